@@ -1,0 +1,1 @@
+"""AstroCLIP and HubbleCLIP: one space for galaxy images, spectra and words."""

@@ -1,0 +1,92 @@
+"""The embeddings file: what alignment leaves and every answer starts from."""
+
+from dataclasses import dataclass, field
+
+import h5py
+import numpy as np
+
+from .errors import InputError
+from .paths import replacing
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Aligned embeddings of N galaxies.
+
+    image, spectrum : (N, D) float32, unit length; targetid : (N,) int64;
+    split : (N,) str, "train", "validation" or "test"; catalogue : columns (N,), NaN where unknown.
+    """
+
+    image: np.ndarray
+    spectrum: np.ndarray
+    targetid: np.ndarray
+    split: np.ndarray
+    catalogue: dict = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.targetid)
+
+    @property
+    def joint(self):
+        """Unit-length mean of the two embeddings, (N, D) float32."""
+        mean = self.image + self.spectrum
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+    def select(self, rows):
+        """The galaxies of a split name, a boolean mask or an index array."""
+        if isinstance(rows, str):
+            rows = self.split == rows
+        catalogue = {name: column[rows] for name, column in self.catalogue.items()}
+        return Embeddings(
+            self.image[rows], self.spectrum[rows], self.targetid[rows], self.split[rows], catalogue
+        )
+
+    def save(self, path):
+        """Write HDF5 readable by plain h5py: four datasets and a ``catalogue`` group."""
+        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            file["image"] = self.image.astype(np.float32)
+            file["spectrum"] = self.spectrum.astype(np.float32)
+            file["targetid"] = self.targetid.astype(np.int64)
+            file["split"] = self.split.astype("S10")
+            for name, column in self.catalogue.items():
+                file[f"catalogue/{name}"] = column
+
+    def to_parquet(self, path):
+        """Write one row per galaxy; embeddings become fixed-size list columns."""
+        import pyarrow
+        import pyarrow.parquet
+
+        def vectors(array):
+            flat = pyarrow.array(np.ascontiguousarray(array, np.float32).ravel())
+            return pyarrow.FixedSizeListArray.from_arrays(flat, array.shape[1])
+
+        columns = {"targetid": self.targetid, "split": self.split.astype(str), **self.catalogue}
+        columns = {
+            name: c.astype(str) if c.dtype.kind == "S" else c for name, c in columns.items()
+        }
+        table = pyarrow.table({**columns, "image": vectors(self.image), "spectrum": vectors(self.spectrum)})
+        with replacing(path) as temporary:
+            pyarrow.parquet.write_table(table, temporary)
+
+
+def load_embeddings(path) -> Embeddings:
+    """Read an embeddings file. Raises InputError where it is missing or lacks a dataset."""
+    try:
+        with h5py.File(path) as file:
+            missing = {"image", "spectrum", "targetid", "split"} - set(file)
+            if missing:
+                raise InputError(
+                    f"{path}: not an embeddings file, it lacks {sorted(missing)}; make it with notebook 04."
+                )
+            catalogue = {name: column[:] for name, column in file.get("catalogue", {}).items()}
+            return Embeddings(
+                file["image"][:],
+                file["spectrum"][:],
+                file["targetid"][:],
+                file["split"][:].astype(str),
+                catalogue,
+            )
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; run notebook 04 (alignment) first.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5 ({error}); run notebook 04 again.") from None

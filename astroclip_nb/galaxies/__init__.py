@@ -1,0 +1,1 @@
+"""AstroCLIP: what knows about galaxies."""

@@ -1,0 +1,1 @@
+"""HubbleCLIP: what knows about observations and words."""

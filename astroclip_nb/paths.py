@@ -1,0 +1,68 @@
+"""Every path in the project, in one place.
+
+``ASTROCLIP_HOME`` moves the data and the runs; without it they live in the current checkout.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+REPOSITORY = PACKAGE.parent
+NOTEBOOKS = REPOSITORY / "notebooks"
+PROFILES = NOTEBOOKS / "profiles"
+REPORT_NOTEBOOK = REPOSITORY / "paper" / "report.ipynb"
+SHIPPED_WEIGHTS = PACKAGE / "weights"
+
+
+def home() -> Path:
+    """Folder that holds ``runs/`` and ``data/``: ``$ASTROCLIP_HOME`` or the checkout."""
+    return Path(os.environ.get("ASTROCLIP_HOME", REPOSITORY))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The named files of one run; creating it makes the folder."""
+
+    path: Path
+
+    def __post_init__(self):
+        object.__setattr__(self, "path", Path(self.path))
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    pairs = property(lambda self: self.path / "pairs.h5")
+    features = property(lambda self: self.path / "features.h5")
+    embeddings = property(lambda self: self.path / "embeddings.h5")
+    observations = property(lambda self: self.path / "observations.h5")
+    metrics = property(lambda self: self.path / "metrics.json")
+    figures = property(lambda self: self.path / "figures")
+    weights = property(lambda self: self.path / "weights")
+    notebooks = property(lambda self: self.path / "notebooks")
+    report = property(lambda self: self.path / "report.html")
+
+
+def run_folder(profile: str) -> RunFolder:
+    """The folder of a named profile: ``<home>/runs/<profile>``."""
+    return RunFolder(home() / "runs" / profile)
+
+
+def data_folder() -> Path:
+    """Where downloaded survey files and published weights are kept."""
+    return home() / "data"
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a temporary path beside ``path``; on success it takes ``path``'s place, on failure it is removed.
+
+    A reader therefore sees the old file or the whole new one, never half of one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
