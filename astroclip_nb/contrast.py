@@ -1,0 +1,234 @@
+"""Two towers and one space: contrastive losses, heads, and the loop that trains them.
+
+Both systems stand on this floor. A *tower* is any module that turns its input into vectors of one common
+dimension D; ``TwoTower`` brings a pair of them to unit length, so that a dot product is a cosine.
+"""
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
+
+from .device import pick_device
+from .errors import InputError
+from .paths import replacing
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "prelu": nn.PReLU}
+MAX_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021, section 2.5) clips the learned scale here
+
+
+def info_nce(a, b, logit_scale=15.5):
+    """Symmetric InfoNCE of paired unit vectors (CLIP, Radford et al. 2021; van den Oord et al. 2018).
+
+    a, b : (B, D), row i of each belonging together; every other row of the batch is a negative.
+    logit_scale : the factor on the cosines, 1/temperature. Returns a scalar, log B where nothing is learned.
+    Computed in float32 whatever the input, since bf16 cannot resolve cosines near one.
+    """
+    logits = logit_scale * a.float() @ b.float().T
+    target = torch.arange(len(a), device=a.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def sigmoid_loss(a, b, logit_scale=10.0, logit_bias=-10.0):
+    """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023, equation 1) of paired unit vectors (B, D); a scalar."""
+    logits = logit_scale * a.float() @ b.float().T + logit_bias
+    sign = 2 * torch.eye(len(a), device=a.device) - 1
+    return -F.logsigmoid(sign * logits).sum() / len(a)
+
+
+def mlp(sizes, activation="relu", dropout=0.0):
+    """Linear layers of the given sizes with an activation (and dropout) between them, none after the last."""
+    layers = []
+    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+    last_linear = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear))
+    return nn.Sequential(*layers[: last_linear + 1])
+
+
+class TwoTower(nn.Module):
+    """Two towers into one space.
+
+    objective : "softmax" (InfoNCE) or "sigmoid"; logit_scale is the multiplier of the cosines itself. With
+    ``learn_scale`` its logarithm is trained, as CLIP does, and it is exponentiated before every use.
+    """
+
+    def __init__(self, tower_a, tower_b, *, logit_scale=15.5, learn_scale=False, objective="softmax"):
+        super().__init__()
+        if objective not in ("softmax", "sigmoid"):
+            raise InputError(f"objective is {objective!r}; choose 'softmax' or 'sigmoid'.")
+        self.tower_a, self.tower_b, self.objective = tower_a, tower_b, objective
+        log_scale = torch.tensor(float(logit_scale)).log()
+        self.log_logit_scale = nn.Parameter(log_scale, requires_grad=learn_scale)
+        self.logit_bias = nn.Parameter(torch.tensor(-10.0), requires_grad=objective == "sigmoid")
+
+    @property
+    def logit_scale(self):
+        """The multiplier of the cosines, a scalar tensor."""
+        return self.log_logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
+    def forward(self, x, y):
+        """Unit vectors (B, D) of each tower's input."""
+        return F.normalize(self.tower_a(x).float(), dim=-1), F.normalize(self.tower_b(y).float(), dim=-1)
+
+    def loss(self, a, b):
+        """The objective on unit vectors (B, D), a scalar."""
+        if self.objective == "sigmoid":
+            return sigmoid_loss(a, b, self.logit_scale, self.logit_bias)
+        return info_nce(a, b, self.logit_scale)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to train. ``schedule``: "plateau" halves the rate when validation stops improving, "warmup" rises
+    linearly over ``warmup_steps`` and stays, "constant" stays."""
+
+    epochs: int
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    optimizer: str = "adam"
+    schedule: str = "plateau"
+    factor: float = 0.5
+    patience: int = 5
+    warmup_steps: int = 0
+    precision: str = "fp32"
+    seed: int = 0
+
+
+def make_optimizer(model, config):
+    """Adam or AdamW over the parameters that train."""
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    if config.optimizer not in kinds:
+        raise InputError(f"optimizer is {config.optimizer!r}; choose one of {sorted(kinds)}.")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return kinds[config.optimizer](parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+class Schedule:
+    """Learning rate per step or epoch; ``state_dict`` makes it resumable."""
+
+    def __init__(self, optimizer, config):
+        choices = {
+            "plateau": lambda: torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=config.factor, patience=config.patience
+            ),
+            "warmup": lambda: torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: min(1.0, (step + 1) / max(1, config.warmup_steps))
+            ),
+            "constant": lambda: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0),
+        }
+        if config.schedule not in choices:
+            raise InputError(f"schedule is {config.schedule!r}; choose one of {sorted(choices)}.")
+        self.scheduler, self.per_epoch = choices[config.schedule](), config.schedule == "plateau"
+        self.state_dict, self.load_state_dict = self.scheduler.state_dict, self.scheduler.load_state_dict
+
+    def after_step(self):
+        if not self.per_epoch:
+            self.scheduler.step()
+
+    def after_epoch(self, validation_loss):
+        if self.per_epoch:
+            self.scheduler.step(validation_loss)
+
+
+def train_epoch(model, batches, optimizer, schedule, precision="fp32", show=None):
+    """One pass over ``batches`` of (x, y); returns the mean training loss."""
+    device = next(model.parameters()).device
+    total, count = 0.0, 0
+    model.train()
+    for x, y in batches:
+        x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = model.loss(*model(x, y))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.after_step()
+        total, count = total + loss.detach(), count + 1
+        if show is not None:
+            show.update()
+    if not count:
+        raise InputError("no training batch: there are fewer training galaxies than one batch needs.")
+    return float(total) / count
+
+
+def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", progress=True, label="training"):
+    """Train ``model`` and keep the weights of the epoch with the least validation loss.
+
+    batches(epoch) gives that epoch's (x, y) batches; validate(model) gives {"validation_loss": ..., more}.
+    Writes into ``folder``: metrics.csv (a row per epoch), config.json, best.pt (weights) and last.pt (all that is
+    needed to go on). A run that was interrupted resumes from last.pt and a finished one is not repeated, provided
+    that ``config`` and ``data_id`` (what the training data were) are the same; otherwise it starts anew.
+    Returns the history, a list of dicts; the model is left on its best weights, in eval mode.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(pick_device())
+    optimizer = make_optimizer(model, config)
+    schedule = Schedule(optimizer, config)
+    identity = {**asdict(config), "data_id": data_id}
+    state = _load_state(folder / "last.pt", identity)
+    history, best = [], None
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        history, best = state["history"], state["best"]
+
+    epochs = range(len(history), config.epochs)
+    bar = tqdm(epochs, desc=label, initial=len(history), total=config.epochs, disable=not progress)
+    for epoch in bar:
+        torch.manual_seed(config.seed * 100_003 + epoch)  # so that a resumed run draws the same dropout
+        rate = optimizer.param_groups[0]["lr"]
+        train_loss = train_epoch(model, batches(epoch), optimizer, schedule, config.precision)
+        model.eval()
+        with torch.inference_mode():
+            measured = {name: float(value) for name, value in validate(model).items()}
+        schedule.after_epoch(measured["validation_loss"])
+        if best is None or measured["validation_loss"] < min(row["validation_loss"] for row in history):
+            best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        history.append({"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, **measured})
+        bar.set_postfix(train=f"{train_loss:.3f}", validation=f"{measured['validation_loss']:.3f}")
+        write_history(history, folder / "metrics.csv")
+        if epoch % 10 == 9 or epoch + 1 == config.epochs:
+            state = {"identity": identity, "history": history, "best": best, "model": model.state_dict()}
+            state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+            save_checkpoint(state, folder / "last.pt")
+    save_checkpoint(best, folder / "best.pt")
+    (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
+    model.load_state_dict(best)
+    model.eval()
+    return history
+
+
+def _load_state(path, identity):
+    """The saved state of a run with this identity, or None (there is none, or it was another run's)."""
+    if not path.exists():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return state if state["identity"] == identity else None
+
+
+def save_checkpoint(state, path):
+    """Write ``state`` with torch.save, whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def write_history(history, path):
+    """Write rows of equal keys as CSV."""
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=history[0].keys())
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_history(path):
+    """The rows of a metrics.csv, numbers as floats."""
+    with open(path, newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
