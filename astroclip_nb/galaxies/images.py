@@ -1,0 +1,131 @@
+"""Galaxy images for eyes and for networks: colour pictures, crops, and the survey's augmentations.
+
+Images are (N, 3, S, S) g, r, z in nanomaggies per pixel of 0.262 arcsec throughout.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+CROP = 96  # pixels a tower sees (Stein et al. 2021); a crop rotated by any angle needs 136
+MAX_JITTER = 7  # pixels
+SIZE_SCALE = (0.9, 1.1)
+
+# Lognormal fits (shape, location, scale; scipy's sense) in g, r, z over 43 million objects (Stein et al. 2021).
+NOISE = ((0.2265, -0.00067, 0.00376), (0.2431, -0.00237, 0.00674), (0.1335, -0.01434, 0.02608))  # nanomaggies
+PSF_SIGMA = ((0.2110, 1.0807, 1.3153), (0.3008, 1.2394, 0.9165), (0.3471, 1.1928, 0.8234))  # pixels
+EBV = ((0.6731, 0.00115, 0.03338),)  # magnitudes
+EXTINCTION = (1.2856, 0.8660, 0.4844)  # transmission is 10^(-a E(B-V)) in g, r, z
+
+
+def rgb(images, m=0.03, q=20.0, scales=(6.0, 3.4, 2.2)):
+    """Colour pictures by the arcsinh stretch of the Legacy Survey viewer (Lupton et al. 2004).
+
+    images : (..., 3, S, S) g, r, z nanomaggies/pixel; scales : factors on g, r, z.
+    Returns (..., S, S, 3) red (z), green (r), blue (g) in 0..1.
+    """
+    scaled = np.asarray(images, np.float32) * np.asarray(scales, np.float32)[:, None, None] + m
+    mean = scaled.mean(-3, keepdims=True)
+    mean = np.where(mean > 0, mean, 1e-6)
+    stretched = scaled * np.arcsinh(q * mean) / (np.sqrt(q) * mean)
+    return np.moveaxis(np.clip(stretched[..., ::-1, :, :], 0, 1), -3, -1)
+
+
+def rgb_tensor(images):
+    """``rgb`` as a tower wants it: (N, 3, S, S) float32, channels red, green, blue in 0..1."""
+    pictures = rgb(images.cpu().numpy())
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, -3))).to(images.device)
+
+
+def central_crop(images, size=CROP):
+    """The central (..., size, size) pixels, what ``embed`` always sees."""
+    start = (images.shape[-1] - size) // 2
+    return images[..., start : start + size, start : start + size]
+
+
+def resample(images, angle, flip, scale, shift, size=CROP):
+    """Rotate, flip, scale and shift each image about its centre and crop it, in one bilinear resampling.
+
+    images : (N, 3, S, S); angle : (N,) radians; flip : (N,) +1 or -1 (mirror in x); scale : (N,) factor on
+    the galaxy's size; shift : (N, 2) pixels (x, y). Returns (N, 3, size, size); outside the input is zero.
+    """
+    n, _, full, _ = images.shape
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    ratio = size / full  # output pixel -> input coordinates in grid_sample's -1..1
+    rotation = torch.stack([cos * flip, -sin, sin * flip, cos], 1).view(n, 2, 2)
+    offset = 2 * shift / full
+    # An odd difference of sizes puts the crop's centre half a pixel before the image's, as central_crop does.
+    offset = offset - ((full - size) % 2) / full
+    theta = torch.cat([rotation * ratio, offset[:, :, None]], 2)
+    grid = F.affine_grid(theta, (n, 3, size, size), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def random_views(images, generator, *, jitter=0, size_scale=(1.0, 1.0), size=CROP):
+    """Random rotation and flip of every image by itself, with optional jitter and size scale: (N, 3, 96, 96)."""
+    n = len(images)
+
+    def uniform(low, high, *shape):
+        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+    draws = {
+        "angle": uniform(0, 2 * np.pi),
+        "flip": torch.randint(0, 2, (n,), generator=generator).float() * 2 - 1,
+        "scale": uniform(*size_scale),
+        "shift": uniform(-jitter, jitter, 2),
+    }
+    return resample(images, **{name: value.to(images.device) for name, value in draws.items()}, size=size)
+
+
+def _lognormal(fits, n, generator):
+    """Draws (n, len(fits)) of shifted lognormals given as (shape, location, scale)."""
+    shape, location, scale = torch.tensor(fits).T
+    return location + scale * torch.exp(shape * torch.randn(n, len(fits), generator=generator))
+
+
+def _missing(fits, n, generator):
+    """What must be added in quadrature to bring one draw of the survey to another, worse one; (n, bands).
+
+    The images carry a noise and a seeing already; as Stein et al. do, two draws stand for now and then.
+    """
+    now, then = _lognormal(fits, n, generator), _lognormal(fits, n, generator)
+    return (then.square() - now.square()).clamp(min=0).sqrt()
+
+
+def redden(images, generator):
+    """Replace one Milky Way reddening by another, drawn from the survey's distribution."""
+    change = _lognormal(EBV, len(images), generator) - _lognormal(EBV, len(images), generator)
+    factor = 10 ** (-torch.tensor(EXTINCTION) * change)
+    return images * factor[:, :, None, None].to(images.device)
+
+
+def blur(images, generator, radius=6):
+    """Bring each band to the seeing of another night: separable Gaussians, one width per image and band."""
+    n, bands, size, _ = images.shape
+    sigma = _missing(PSF_SIGMA, n, generator).reshape(-1, 1).to(images.device).clamp(min=1e-3)
+    offsets = torch.arange(-radius, radius + 1, device=images.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma).square())
+    kernel = (kernel / kernel.sum(1, keepdim=True)).to(images.dtype)
+    stack = F.pad(images.reshape(1, n * bands, size, size), (radius,) * 4, mode="reflect")
+    stack = F.conv2d(stack, kernel[:, None, :, None], groups=n * bands)
+    return F.conv2d(stack, kernel[:, None, None, :], groups=n * bands).view(n, bands, size, size)
+
+
+def add_noise(images, generator):
+    """Bring each band to the depth of another exposure by adding Gaussian pixel noise."""
+    sigma = _missing(NOISE, len(images), generator)[:, :, None, None]
+    noise = torch.randn(images.shape, generator=generator) * sigma
+    return images + noise.to(images.device)
+
+
+def survey_views(images, generator, *, with_blur=True):
+    """The augmentations of Stein et al. 2021 for MoCo: (N, 3, S, S) to (N, 3, 96, 96) nanomaggies/pixel.
+
+    Reddening, rotation and flip, size scale, jitter of up to 7 pixels, blur and noise: each within what the
+    survey itself varies, so that two views differ as two observations of one galaxy do.
+    """
+    views = redden(images, generator)
+    views = random_views(views, generator, jitter=MAX_JITTER, size_scale=SIZE_SCALE)
+    if with_blur:
+        views = blur(views, generator)
+    return add_noise(views, generator)
