@@ -1,0 +1,251 @@
+"""The pairs file, tested against plain h5py and numpy."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import h5py
+import numpy as np
+import pytest
+
+from astroclip_nb.errors import InputError
+from astroclip_nb.galaxies import pairs as P
+
+COLUMNS = {"redshift": np.float32, "galaxy_type": "S12"}
+
+
+def arrays(n, size=16, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.normal(size=(n, 3, size, size)).astype(np.float16),
+        "spectrum": rng.normal(size=(n, 7781)).astype(np.float32),
+        "ivar": rng.random((n, 7781)).astype(np.float32),
+        "targetid": 39627000000000000 + rng.permutation(10 * n)[:n],
+        "redshift": rng.random(n).astype(np.float32),
+        "galaxy_type": rng.choice([b"quiescent", b"starburst"], n),
+    }
+
+
+def part(data, begin, end):
+    return {name: values[begin:end] for name, values in data.items()}
+
+
+@pytest.fixture
+def data():
+    return arrays(40)
+
+
+@pytest.fixture
+def path(tmp_path, data):
+    path = tmp_path / "pairs.h5"
+    with P.create_pairs(path, 40, image_size=16, columns=COLUMNS, origin="simulated", seed=3) as writer:
+        for start in range(0, 40, 15):
+            writer.write(start, part(data, start, start + 15))
+        writer.finish()
+    return path
+
+
+def test_round_trip_also_by_plain_h5py(path, data):
+    with h5py.File(path) as file:
+        for name, values in data.items():
+            np.testing.assert_array_equal(file[name][:], values)
+        np.testing.assert_allclose(file["wavelength"][:], np.linspace(3600, 9824, 7781), rtol=1e-12)
+        assert set(file) == {*data, "wavelength"}
+    with P.open_pairs(path) as pairs:
+        assert len(pairs) == 40 and pairs.has_ivar and pairs.image_size == 16
+        assert pairs.attributes["origin"] == "simulated" and pairs.attributes["seed"] == 3
+        assert set(pairs.attributes) == {"format", "version", "origin", "seed", "pixel_scale", "bands"}
+        assert set(pairs.catalogue) == set(COLUMNS)
+        np.testing.assert_array_equal(pairs.catalogue["galaxy_type"], data["galaxy_type"])
+    assert os.listdir(path.parent) == ["pairs.h5"]
+
+
+@pytest.mark.parametrize("rows", [[5, 3, 39, 3, 4, 0], [7], [], [10, 11, 12, 30], np.arange(40)[::-1]])
+@pytest.mark.parametrize("name", ["image", "spectrum", "ivar"])
+def test_rows_come_in_the_order_asked_for(path, data, name, rows):
+    rows = np.array(rows, int)
+    with P.open_pairs(path) as pairs:
+        np.testing.assert_array_equal(pairs.read(name, rows), data[name][rows])
+    chunked = path.with_name("chunked.h5")
+    with h5py.File(chunked, "w") as file:
+        dataset = file.create_dataset("x", data=data[name], chunks=True, compression="gzip")
+        np.testing.assert_array_equal(P.read_rows(dataset, rows), data[name][rows])
+
+
+def test_mask_and_bounds(path, data):
+    with P.open_pairs(path) as pairs:
+        mask = data["redshift"] > 0.5
+        np.testing.assert_array_equal(pairs.read("spectrum", mask), data["spectrum"][mask])
+        for row in (-1, 40):
+            with pytest.raises(IndexError):
+                pairs.read("image", [row])
+
+
+def test_blocks_cover_the_rows_in_order(path, data):
+    rows = np.random.default_rng(1).permutation(40)[:23]
+    with P.open_pairs(path) as pairs:
+        blocks = list(pairs.blocks(("image", "spectrum"), rows, 10))
+    assert [len(some) for some, _ in blocks] == [10, 10, 3]
+    np.testing.assert_array_equal(np.concatenate([some for some, _ in blocks]), rows)
+    np.testing.assert_array_equal(np.concatenate([b["image"] for _, b in blocks]), data["image"][rows])
+
+
+def test_fingerprint_follows_data_not_catalogue(path, tmp_path, data):
+    def fingerprint(path):
+        with P.open_pairs(path) as pairs:
+            return pairs.fingerprint
+
+    first = fingerprint(path)
+    assert first == fingerprint(path) and len(first) == 16
+    with h5py.File(path, "r+") as file:
+        file["log_mstar"] = np.ones(40)
+    assert fingerprint(path) == first
+    with h5py.File(path, "r+") as file:
+        file["spectrum"][0, 0] += 1
+    assert fingerprint(path) != first
+
+
+def test_splitmix64_against_published_outputs():
+    """The first outputs of splitmix64 seeded 1234567 (Rosetta Code, from the authors' C)."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    states = (1234567 + np.arange(3, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
+    for state, value in zip(states, published, strict=True):
+        below, above = value / 2**64 - 1e-9, value / 2**64 + 1e-9
+        assert P.split_of([state], validation=above, test=0)[0] == "validation"
+        assert P.split_of([state], validation=below, test=0)[0] == "train"
+
+
+def test_split_fractions_and_independence_of_order():
+    targetid = 39627000000000000 + np.arange(100_000)
+    split = P.split_of(targetid)
+    for name, expected in {"train": 0.8, "validation": 0.1, "test": 0.1}.items():
+        assert abs((split == name).mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / 1e5)
+    order = np.random.default_rng(0).permutation(1000)
+    np.testing.assert_array_equal(P.split_of(targetid[order]), split[order])
+    assert P.split_of(targetid[:1], validation=0, test=0) == ["train"]
+
+
+def spoil(path, name, value=None):
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        if value is not None:
+            file[name] = value
+
+
+@pytest.mark.parametrize(
+    "name, value, said",
+    [
+        ("spectrum", None, "'spectrum' is missing"),
+        ("spectrum", np.zeros((40, 7780), np.float32), r"'spectrum' has shape \(40, 7780\)"),
+        ("image", np.zeros((40, 3, 16, 15), np.float16), r"expected shape \(40, 3, 15, 15\)"),
+        ("image", np.zeros((40, 3, 16, 16), np.int16), "dtype int16"),
+        ("image", np.zeros(40, np.float16), r"'image' has shape \(40,\)"),
+        ("ivar", np.zeros((39, 7781), np.float32), r"'ivar' has shape \(39, 7781\)"),
+        ("targetid", np.arange(40.0), "'targetid' has shape .* float64"),
+        ("targetid", np.full(40, 7), r"'targetid' holds 1 identifiers more than once \(first 7\)"),
+        ("wavelength", np.linspace(3587, 10373, 7781), "'wavelength' runs from 3587.0 to 10373.0"),
+        ("redshift", np.zeros(39), "'redshift' has shape"),
+    ],
+)
+def test_opening_says_what_is_wrong(path, name, value, said):
+    spoil(path, name, value)
+    with pytest.raises(InputError, match=said):
+        P.open_pairs(path)
+
+
+def test_opening_what_is_no_pairs_file(tmp_path):
+    for name, content in {"empty.h5": b"", "text.h5": b"not HDF5 at all" * 100}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="not a readable HDF5"):
+            P.open_pairs(tmp_path / name)
+    with pytest.raises(InputError, match="does not exist"):
+        P.open_pairs(tmp_path / "none.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(InputError, match="format None"):
+        P.open_pairs(tmp_path / "other.h5")
+
+
+def test_cut_off_file_is_refused(path):
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(InputError, match="truncated"):
+        P.open_pairs(path)
+
+
+def start_writer(path, seed=3):
+    return P.create_pairs(path, 40, image_size=16, columns=COLUMNS, origin="simulated", seed=seed)
+
+
+def test_interrupted_writer_goes_on(tmp_path, data):
+    path = tmp_path / "pairs.h5"
+    with start_writer(path) as writer:
+        writer.write(0, part(data, 0, 15))
+    assert not path.exists()
+    with start_writer(path) as writer:
+        assert writer.done == 15
+        writer.write(15, part(data, 15, 40))
+        writer.finish()
+    with P.open_pairs(path) as pairs:
+        np.testing.assert_array_equal(pairs.read("spectrum", np.arange(40)), data["spectrum"])
+    assert os.listdir(tmp_path) == ["pairs.h5"]
+
+
+def test_other_arguments_start_anew(tmp_path, data):
+    path = tmp_path / "pairs.h5"
+    with start_writer(path) as writer:
+        writer.write(0, part(data, 0, 15))
+    with start_writer(path, seed=4) as writer:
+        assert writer.done == 0
+        writer.discard()
+    assert os.listdir(tmp_path) == []
+
+
+def test_killed_writer_goes_on(tmp_path, data):
+    code = """
+        import os, signal, sys
+        sys.path.insert(0, sys.argv[2])
+        from test_pairs import arrays, part, start_writer
+        writer, data = start_writer(sys.argv[1]), arrays(40)
+        writer.write(0, part(data, 0, 20))
+        writer.file["spectrum"][20:30] = 7
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    path = tmp_path / "pairs.h5"
+    here = os.path.dirname(__file__)
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(code), path, here])
+    assert process.returncode == -signal.SIGKILL
+    with start_writer(path) as writer:
+        assert writer.done == 20
+        writer.write(20, part(data, 20, 40))
+        writer.finish()
+    with P.open_pairs(path) as pairs:
+        np.testing.assert_array_equal(pairs.read("image", np.arange(40)), data["image"])
+        np.testing.assert_array_equal(pairs.read("spectrum", np.arange(40)), data["spectrum"])
+
+
+def test_cut_off_temporary_starts_anew(tmp_path):
+    (tmp_path / "pairs.h5.tmp").write_bytes(b"half a file")
+    with start_writer(tmp_path / "pairs.h5") as writer:
+        assert writer.done == 0
+
+
+def test_writer_refuses_what_does_not_fit(tmp_path, data):
+    with start_writer(tmp_path / "pairs.h5") as writer:
+        with pytest.raises(InputError, match="rows from 0 are next"):
+            writer.write(5, part(data, 5, 10))
+        with pytest.raises(InputError, match=r"\['ivar'\] are missing"):
+            writer.write(0, {name: v[:5] for name, v in data.items() if name != "ivar"})
+        with pytest.raises(InputError, match="'spectrum' has shape"):
+            writer.write(0, {**part(data, 0, 5), "spectrum": np.zeros((5, 7780))})
+        bad = data["image"][:5].astype(np.float32)
+        bad[0, 0, 0, :3] = np.nan, np.inf, 1e6  # the last is beyond float16
+        with pytest.raises(InputError, match="'image' holds 3 values not finite in float16"):
+            writer.write(0, {**part(data, 0, 5), "image": bad})
+        with pytest.raises(InputError, match="0 of 40 rows are written"):
+            writer.finish()
+        writer.write(0, {**data, "targetid": np.zeros(40, int)})
+        with pytest.raises(InputError, match="more than once"):
+            writer.finish()
+    assert os.listdir(tmp_path) == ["pairs.h5.tmp"]
