@@ -1,0 +1,193 @@
+"""What galaxies there are: redshift, mass, star formation, metals, dust, nuclear activity.
+
+Every function takes and returns arrays of shape (n,); masses are log10 Msun, star-formation rates log10
+Msun/yr, times Gyr, sizes arcsec.
+"""
+
+import numpy as np
+
+from .histories import formed_masses, recent_star_formation
+from .structure import draw_structure
+from .tables import tables
+
+MASS_LIMITS = (7.5, 12.1)
+REDSHIFT_LIMITS = (0.01, 0.6)
+FAINTEST_R = 19.5  # the DESI Bright Galaxy Survey, BGS Bright (Hahn et al. 2023)
+BRIGHTEST_R = 13.5
+
+
+def draw_galaxies(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw ``n`` galaxies of a flux-limited survey, before the cut in magnitude.
+
+    Returns a dict of (n,) arrays, and of two (n, n_z, n_age) arrays, ``bulge_formed`` and ``disc_formed``:
+    the Msun formed per metallicity and age bin of the stellar population table.
+    """
+    redshift, log_mass = mass_and_redshift(n, rng)
+    galaxy_type = types(redshift, log_mass, rng)
+    galaxies = {
+        "redshift": redshift,
+        "log_mstar_true": log_mass,
+        "galaxy_type": galaxy_type,
+        "bulge_fraction": bulge_fractions(log_mass, galaxy_type, rng),
+        "cos_inclination": rng.uniform(0, 1, n),
+    }
+    log_sfr = star_formation_rates(redshift, log_mass, galaxy_type, rng)
+    galaxies["bulge_metallicity"], galaxies["disc_metallicity"] = stellar_metallicities(log_mass, rng)
+    galaxies["oxygen_abundance"] = oxygen_abundances(log_mass, log_sfr, rng)
+    galaxies["bulge_formed"], galaxies["disc_formed"] = formed_masses(galaxies, log_sfr, rng)
+    galaxies["log_sfr"], galaxies["sfr_10myr"] = recent_star_formation(galaxies)
+    galaxies["dust_tau"], galaxies["birth_cloud_tau"] = dust(galaxies, rng)
+    galaxies |= kinematics(log_mass, galaxy_type, rng)
+    galaxies |= nuclear_activity(log_mass, rng)
+    galaxies |= draw_structure(galaxies, rng)
+    galaxies["line_scatter"] = rng.normal(0, 0.1, (n, 5))  # dex, of the five line ratios
+    galaxies["retired_width"] = 10 ** rng.normal(
+        -0.1, 0.35, n
+    )  # Halpha width (A) where only old stars ionise
+    # What a catalogue would have: masses from fits to photometry scatter by about 0.2 dex.
+    galaxies["log_mstar"] = log_mass + rng.normal(0, 0.2, n)
+    galaxies["ebv"] = 0.00115 + 0.03338 * np.exp(
+        rng.normal(0, 0.6731, n)
+    )  # Stein et al. (2021), Legacy Survey
+    galaxies["exposure_s"] = 10 ** rng.normal(np.log10(220), 0.15, n)
+    return galaxies
+
+
+def mass_function(log_mass):
+    """Double Schechter function of Baldry et al. (2012), number per Mpc3 and dex up to a constant."""
+    x = 10 ** (log_mass - 10.66)
+    return np.exp(-x) * (3.96e-3 * x ** (1 - 0.35) + 0.79e-3 * x ** (1 - 1.47))
+
+
+def mass_and_redshift(n, rng):
+    """Redshift and log mass: mass function times comoving volume, where r < 19.5 is possible at all.
+
+    The faintest mass considered at each redshift has the lowest mass-to-light ratio, 0.22 Msun/Lsun in r; the
+    cut in magnitude itself comes later, when the colours are known.
+    """
+    table = tables()
+    log_mass = np.linspace(*MASS_LIMITS, 185)
+    distance_modulus = 5 * np.log10(table.luminosity_distance / 3.0857e19)
+    solar_r = 4.65  # absolute AB magnitude of the Sun in r (Willmer 2018)
+    brightest = FAINTEST_R - distance_modulus - table.redshift  # with the K-correction of a blue galaxy
+    least = np.log10(0.22) - 0.4 * (brightest - solar_r)
+    density = mass_function(log_mass) * table.volume_element[:, None]
+    inside = (table.redshift > REDSHIFT_LIMITS[0]) & (table.redshift < REDSHIFT_LIMITS[1])
+    density = density * (log_mass > least[:, None]) * inside[:, None]
+    cell = rng.choice(density.size, n, p=(density / density.sum()).ravel())
+    redshift = table.redshift[cell // len(log_mass)] + rng.uniform(-0.5, 0.5, n) * np.diff(table.redshift)[0]
+    return redshift, log_mass[cell % len(log_mass)] + rng.uniform(-0.5, 0.5, n) * np.diff(log_mass)[0]
+
+
+def types(redshift, log_mass, rng):
+    """Galaxy types (n,) S13: quiescent, green_valley, starburst, poststarburst, else starforming."""
+    n = len(redshift)
+    quiescent = rng.uniform(size=n) < 1 / (1 + 10 ** (-1.2 * (log_mass - 10.55 - 0.3 * redshift)))
+    green_valley = rng.uniform(size=n) < 0.09
+    starburst = rng.uniform(size=n) < 0.035
+    poststarburst = (rng.uniform(size=n) < 0.012) & (log_mass > 9)
+    names = np.array(["poststarburst", "quiescent", "green_valley", "starburst"], dtype="S13")
+    return np.select(
+        [poststarburst, quiescent, green_valley, starburst], list(names), default=np.bytes_("starforming")
+    ).astype("S13")
+
+
+def main_sequence(redshift, log_mass):
+    """log10 SFR of the star-forming main sequence: Speagle et al. (2014), eq. 28."""
+    age = tables().at_redshift("age_of_universe", redshift)
+    return (0.84 - 0.026 * age) * log_mass - (6.51 - 0.11 * age)
+
+
+def star_formation_rates(redshift, log_mass, galaxy_type, rng):
+    """log10 SFR: the main sequence with 0.25 dex scatter, and the other types around their own place."""
+    n = len(redshift)
+    sequence = main_sequence(redshift, log_mass)
+    passive = is_passive(galaxy_type)
+    return np.select(
+        [passive, galaxy_type == b"green_valley", galaxy_type == b"starburst"],
+        [
+            log_mass - 12.1 + rng.normal(0, 0.35, n),
+            sequence - 0.8 + rng.normal(0, 0.2, n),
+            sequence + 0.65 + rng.normal(0, 0.15, n),
+        ],
+        default=sequence + rng.normal(0, 0.25, n),
+    )
+
+
+def is_passive(galaxy_type):
+    """True where hardly any stars form: quiescent and post-starburst galaxies."""
+    return (galaxy_type == b"quiescent") | (galaxy_type == b"poststarburst")
+
+
+def bulge_fractions(log_mass, galaxy_type, rng):
+    """Mass in the bulge over total mass; early types above 0.88 count as having no disc."""
+    n = len(log_mass)
+    late = np.clip(rng.normal(0.12, 0.11, n) + 0.2 * (log_mass - 10), 0, 0.6)
+    early = np.clip(rng.normal(0.72, 0.14, n) + 0.12 * (log_mass - 10.5), 0.35, 1)
+    between = np.clip(late + 0.2, 0.1, 0.8)
+    is_between = (galaxy_type == b"green_valley") | (galaxy_type == b"poststarburst")
+    fraction = np.select([galaxy_type == b"quiescent", is_between], [early, between], default=late)
+    return np.where(fraction > 0.88, 1.0, fraction)
+
+
+def stellar_metallicities(log_mass, rng):
+    """log10 Z/Zsun of bulge and disc stars: Gallazzi et al. (2005), table 2, discs 0.1 dex below bulges."""
+    n = len(log_mass)
+    mass = [8.9, 9.3, 9.72, 9.91, 10.11, 10.31, 10.51, 10.91, 11.5]
+    median = np.interp(log_mass, mass, [-0.62, -0.60, -0.52, -0.41, -0.23, -0.11, -0.01, 0.07, 0.13])
+    # About half of Gallazzi's spread: the rest is their measurement error.
+    scatter = np.interp(log_mass, [9, 10, 11], [0.25, 0.2, 0.12]) * rng.normal(size=n)
+    return median - 0.02 + scatter, median - 0.12 + scatter + rng.normal(0, 0.05, n)
+
+
+def oxygen_abundances(log_mass, log_sfr, rng):
+    """12 + log10 O/H of the gas: the fundamental relation of Curti et al. (2020), eq. 5, 0.07 dex scatter."""
+    log_turnover = 10.11 + 0.56 * np.maximum(log_sfr, -4)
+    abundance = 8.779 - 0.31 / 2.1 * np.log10(1 + 10 ** (-2.1 * (log_mass - log_turnover)))
+    return np.clip(abundance + rng.normal(0, 0.07, len(log_mass)), 7.7, 8.9)
+
+
+def dust(galaxies, rng):
+    """V-band optical depths of the diffuse medium and of birth clouds.
+
+    The attenuation of Halpha grows with mass (Garn & Best 2010) and is shared between the two as in Charlot &
+    Fall (2000); the diffuse part grows with inclination.
+    """
+    log_mass, galaxy_type = galaxies["log_mstar_true"], galaxies["galaxy_type"]
+    n = len(log_mass)
+    x = np.clip(log_mass - 10, -1.5, 1.2)
+    a_halpha = np.clip(0.91 + 0.77 * x + 0.11 * x**2 - 0.09 * x**3 + rng.normal(0, 0.28, n), 0.02, None)
+    diffuse_share = np.clip(rng.normal(0.38, 0.08, n), 0.2, 0.6)
+    at_halpha = diffuse_share * (6563 / 5500) ** -0.7 + (1 - diffuse_share) * (6563 / 5500) ** -1.3
+    tau = a_halpha / 1.086 / at_halpha
+    inclination = np.clip(galaxies["cos_inclination"], 0.15, 1) ** -0.5 / 1.37  # 1.37: its mean
+    diffuse = np.where(
+        is_passive(galaxy_type), np.abs(rng.normal(0.08, 0.04, n)), diffuse_share * tau * inclination
+    )
+    return diffuse, np.where(galaxy_type == b"quiescent", 0.3, (1 - diffuse_share) * tau)
+
+
+def kinematics(log_mass, galaxy_type, rng):
+    """Velocity dispersions (km/s) of stars and gas: Faber & Jackson's slope, discs below early types."""
+    n = len(log_mass)
+    early, late = 2.27 + 0.3 * (log_mass - 10.9), 1.95 + 0.3 * (log_mass - 10.5)
+    stars = 10 ** (np.where(galaxy_type == b"quiescent", early, late) + rng.normal(0, 0.08, n))
+    stars = np.clip(stars, 40, 400)
+    gas = np.clip(stars * 10 ** rng.normal(-0.1, 0.1, n), 35, 300)
+    return {"velocity_dispersion": stars, "gas_dispersion": gas}
+
+
+def nuclear_activity(log_mass, rng):
+    """Active nuclei in 1 to 8 % of galaxies, more at high mass; 12 % of them show broad Balmer lines."""
+    n = len(log_mass)
+    agn = rng.uniform(size=n) < np.interp(log_mass, [9.5, 10.2, 11], [0.01, 0.05, 0.08])
+    broad = agn & (rng.uniform(size=n) < 0.12)
+    log_o3 = rng.normal(40.3, 0.6, n)  # log10 L([OIII] 5007) in erg/s
+    return {
+        "agn": agn.astype(np.int8),
+        "broad_line": broad.astype(np.int8),
+        "o3_luminosity": np.where(agn, 10**log_o3, 0.0),
+        # Broad Halpha over narrow nuclear Halpha, and its width: FWHM about 1500 to 6000 km/s.
+        "broad_ratio": np.where(broad, 3 * 10 ** rng.normal(0, 0.2, n), 0.0),
+        "broad_dispersion": 10 ** rng.normal(np.log10(1300), 0.15, n),
+    }
