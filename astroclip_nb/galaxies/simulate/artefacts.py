@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .profiles import MOFFAT_BETA, moffat_radius
+
 RATE = 0.03
 SHARES = {"star": 0.45, "trail": 0.3, "edge": 0.15, "band": 0.1}
 
@@ -14,43 +16,50 @@ def draw(rng):
 
 
 def add(image, artefact, sigma, fwhm, rng):
-    """A copy of ``image`` (3, S, S) with an artefact; ``sigma`` (3,) noise per pixel, ``fwhm`` (3,) pixels."""
+    """A copy of ``image`` (3, S, S) with an artefact; ``sigma`` noise per pixel and ``fwhm`` pixels (3,)."""
     makers = {"star": saturated_star, "trail": trail, "edge": chip_edge, "band": missing_band}
     return makers[artefact](image.copy(), sigma, fwhm, rng)
 
 
 def saturated_star(image, sigma, fwhm, rng):
-    """A bright star: halo, four diffraction spikes, a saturated core and charge bled along the columns."""
+    """A star of magnitude 11.5 to 14: halo, four diffraction spikes, saturated core, bled charge."""
     size = image.shape[-1]
-    y, x = np.mgrid[:size, :size].astype(np.float32)
     x0, y0 = rng.uniform(10, size - 10, 2)
-    flux = 10 ** rng.uniform(3.4, 4.6) * np.array([0.9, 1.0, 1.2])
-    radius = np.hypot(x - x0, y - y0)
-    angle = np.arctan2(y - y0, x - x0) + rng.normal(0, 0.03)
-    spikes = np.exp(-np.abs(np.sin(2 * angle)) * radius / 1.2) / (1 + radius / 6) ** 1.5
-    shape = 0.12 * (1 + radius**2 / 6) ** -2.2 + 3e-5 * (1 + radius**2 / 900) ** -1.2 + 2e-3 * spikes
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    x, y = x - x0, y - y0
+    flux = 10 ** rng.uniform(3.4, 4.4) * np.array([0.7, 1.0, 1.3])
+    scattered = 1e-5 * (1 + (x * x + y * y) / 350) ** -1.25 + 4e-5 * spikes(x, y, rng.uniform(0, np.pi / 2))
     for band in range(3):
-        image[band] += flux[band] * shape
-        bleed(image[band], x0, y0, flux[band], rng)
+        image[band] += flux[band] * (moffat_density(x * x + y * y, fwhm[band]) + scattered)
+        bleed(image[band], np.abs(x), rng)
     return image
 
 
-def bleed(band, x0, y0, flux, rng):
-    """Saturate one band in place: the core, and on each row of it a trail of its own length.
+def moffat_density(radius_squared, fwhm):
+    """Moffat profile of unit flux in real space (see ``profiles.moffat``), in pixels."""
+    squared = moffat_radius(fwhm) ** 2
+    return (MOFFAT_BETA - 1) / (np.pi * squared) * (1 + radius_squared / squared) ** -MOFFAT_BETA
 
-    Half the bands lose what is saturated (0: no data), in the others it stays at the saturation level.
+
+def spikes(x, y, angle):
+    """Two thin perpendicular lines that fade with distance, 1 where they cross."""
+    along = x * np.cos(angle) + y * np.sin(angle)
+    across = -x * np.sin(angle) + y * np.cos(angle)
+    thin = np.exp(-np.abs(across)) + np.exp(-np.abs(along))
+    return 0.5 * thin / (1 + np.hypot(x, y) / 8) ** 1.5
+
+
+def bleed(band, distance, rng):
+    """Saturate one band in place: what a row's pixels cannot hold spills along that row.
+
+    ``distance`` (S, S) pixels from the star along the row. The spoilt pixels stay at the saturation level
+    or, in half of the bands, are masked (0: no data).
     """
-    size = band.shape[-1]
-    level = rng.uniform(40, 80)
-    width = 1 + 0.8 * np.log10(flux)
-    rows = np.arange(size) - y0
-    reach = 18 * np.log10(flux) * np.sqrt(np.clip(1 - (rows / width) ** 2, 0, None))
-    reach *= rng.lognormal(0, 0.35, size)
-    distance = np.abs(np.arange(size) - x0)
-    trail = distance < reach[:, None]
-    saturated = (band > level) | trail
-    fading = level * np.exp(-distance / 25) * rng.lognormal(0, 0.2, (size, size))
-    band[saturated] = 0 if rng.random() < 0.5 else np.where(trail, fading, level)[saturated]
+    level = rng.uniform(10, 20)
+    overflow = np.maximum(band - level, 0).sum(axis=1) / level
+    reach = np.minimum(overflow / 2, 60) * rng.lognormal(0, 0.3, len(band))
+    spoilt = (band > level) | (distance < reach[:, None])
+    band[spoilt] = 0 if rng.random() < 0.5 else level * rng.lognormal(0, 0.1, spoilt.sum())
 
 
 def trail(image, sigma, fwhm, rng):
@@ -61,8 +70,8 @@ def trail(image, sigma, fwhm, rng):
     across = x * np.sin(angle) - y * np.cos(angle) - rng.uniform(-40, 40)
     along = x * np.cos(angle) + y * np.sin(angle)
     band = rng.integers(3)
-    width = fwhm[band] / 2.355 * rng.uniform(1.0, 1.3)
-    peak = sigma[band] * 10 ** rng.uniform(1.0, 2.0)
+    width = fwhm[band] / 2.355 * rng.uniform(1.0, 1.2)
+    peak = sigma[band] * 10 ** rng.uniform(0.8, 1.7)
     glint = 1 + 0.3 * np.sin(along / rng.uniform(8, 30) + rng.uniform(0, 6))
     image[band] += peak * glint * np.exp(-0.5 * (across / width) ** 2)
     return image
@@ -75,7 +84,7 @@ def chip_edge(image, sigma, fwhm, rng):
     if rng.random() < 0.5:
         x, y = y, x
     side = rng.choice([-1, 1])
-    beyond = side * (x + rng.normal(0, 0.01) * y) > rng.uniform(-15, 50)
+    beyond = side * (x + rng.normal(0, 0.005) * y) > rng.uniform(5, 50)
     bands = slice(None) if rng.random() < 0.4 else [rng.integers(3)]
     image[bands] = np.where(beyond, 0, image[bands])
     return image

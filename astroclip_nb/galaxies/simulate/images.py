@@ -1,24 +1,33 @@
 """Legacy Survey cut-outs of simulated galaxies: three components, the sky around them, seeing and noise."""
 
 import numpy as np
-from scipy import fft, special
+from scipy import fft
 
 from . import artefacts, discs, profiles, sky
 from .profiles import IMAGE_SIZE, PIXEL_SCALE
 
+PARAMETERS = (
+    *("bulge_re", "bulge_n", "bulge_q", "bulge_pa", "disc_re", "disc_q", "disc_pa", "bulge_fraction"),
+    *("arm_strength", "arm_count", "arm_pitch", "arm_phase", "arm_hand", "clumpiness", "bar", "ring"),
+    *("dust_lane", "companion", "broad_line", "texture"),
+)
 SEEING = np.array([1.29, 1.18, 1.11])  # arcsec, median full width at half maximum in g, r, z
 DEPTH = np.array([24.7, 24.1, 23.2])  # AB magnitude of a point source at five sigma
 DEPTH_SCATTER = 0.2  # magnitudes, from place to place
-GAIN = np.array([4900.0, 8300.0, 4000.0])  # photo-electrons per nanomaggy
+GAIN = (4900.0, 8300.0, 4000.0)  # photo-electrons per nanomaggy
+SKY_LEVEL_ERROR = 0.05  # of the noise per pixel
+TAIL_LIGHT = 0.12  # share of an interacting galaxy's light that lies in its tidal tail
 NUCLEAR_LIGHT = 0.15  # share of a broad-line galaxy's light that comes from its nucleus
-FIELD_SIZES = (180, 360, 720)  # pixels; light that leaves a side comes back at the other, far below the noise
-WRAPPED_LIGHT = 5e-4  # nanomaggies per pixel allowed to do so (a tenth of the noise)
+FIELD_SIZES = (180, 360, 720)  # pixels; light that leaves a side comes back at the other
+WRAPPED_LIGHT = 2e-4  # nanomaggies per pixel allowed to do so on average
 
 
 def render(galaxy, flux, rng, *, artefact="", neighbours=True, noise=True):
     """Picture one galaxy as the Legacy Survey would.
 
-    galaxy : mapping of the structural parameters of one galaxy (sizes arcsec, angles radian).
+    galaxy : mapping with one galaxy's PARAMETERS: ``bulge_re`` circularised and ``disc_re`` major-axis
+    half-light radii in arcsec; axis ratios ``_q``; position angles ``_pa``, arm pitch and phase in radian;
+    strengths of arms, clumps and dust lane; 0 or 1 for bar, ring, companion, broad_line; texture a seed.
     flux : (3, 3) nanomaggies, rows bulge, old disc and young disc, columns g, r, z.
     rng : generator of everything that belongs to the observation; the galaxy's own irregularities follow
     from ``galaxy["texture"]``.
@@ -27,14 +36,14 @@ def render(galaxy, flux, rng, *, artefact="", neighbours=True, noise=True):
     each component's light inside DESI's fibre, relative to a point source's.
     """
     flux = np.asarray(flux, np.float32)
-    grid = profiles.grid(field_size(galaxy, flux))
+    galaxy = {name: float(galaxy[name]) for name in PARAMETERS}  # NumPy scalars would widen float32 maps
+    grid = profiles.make_grid(field_size(galaxy, flux))
     components = component_transforms(grid, galaxy)
     fibre = profiles.fibre_fraction(grid, components)
     dither = profiles.shift(grid, *rng.uniform(-PIXEL_SCALE / 2, PIXEL_SCALE / 2, 2))
-    scene = np.tensordot(flux.T, components, 1) * dither
+    scene = profiles.mixed(flux.T, grid, components) * dither
     if neighbours:
-        scene += sky.stars(grid, rng)
-        scene += sky.field_galaxies(grid, rng)
+        scene += sky.neighbours(grid, rng)
         if galaxy["companion"]:
             scene += sky.companion(grid, galaxy, flux)
     fwhm = draw_seeing(rng)
@@ -48,15 +57,13 @@ def render(galaxy, flux, rng, *, artefact="", neighbours=True, noise=True):
 
 
 def field_size(galaxy, flux):
-    """Side (pixels) of the periodic field: the smallest in which the bulge's wings stay below the noise."""
-    b = profiles.sersic_b(galaxy["bulge_n"])
+    """Side (pixels) of the periodic field: the smallest whose sides cut off next to no light."""
+    bulge, disc = flux[0].max(), flux[1:].sum(axis=0).max()
     for size in FIELD_SIZES:
         radius = size * PIXEL_SCALE / 2
-        bulge = flux[0].max() * special.gammaincc(
-            2 * galaxy["bulge_n"], b * (radius / galaxy["bulge_re"]) ** (1 / galaxy["bulge_n"])
-        )
-        disc = flux[1:].sum(0).max() * special.gammaincc(2, radius / discs.scale_length(galaxy))
-        if bulge + disc < WRAPPED_LIGHT * size**2:
+        outside = bulge * profiles.light_outside(radius / galaxy["bulge_re"], galaxy["bulge_n"])
+        outside += disc * profiles.light_outside(radius / galaxy["disc_re"], 1.0)
+        if outside < WRAPPED_LIGHT * size**2:
             break
     return size
 
@@ -69,25 +76,16 @@ def component_transforms(grid, galaxy):
     if galaxy["bulge_fraction"] >= 1:
         old = young = bulge
     else:
-        old, young = disc_transforms(grid, galaxy)
+        old, young = discs.disc_transforms(grid, galaxy)
         if galaxy["dust_lane"] > 0 and galaxy["disc_re"] > discs.RESOLVED:
             bulge = discs.behind_lane(grid, galaxy, bulge)
     components = np.stack([bulge, old, young]).astype(np.complex64)
     if galaxy["companion"]:
         tail = discs.tidal_tail(grid, galaxy, sky.companion_offset(galaxy))
-        components += discs.TAIL_LIGHT * (tail - components)
+        components += TAIL_LIGHT * (tail - components)
     if galaxy["broad_line"]:
         components += NUCLEAR_LIGHT * (1 - components)
     return components
-
-
-def disc_transforms(grid, galaxy):
-    """Transforms of the old and the young disc, patterns and clumps included, unit flux."""
-    old, young = discs.patterned(grid, galaxy)
-    if galaxy["clumpiness"] > 0:
-        share = min(0.4 * galaxy["clumpiness"], 0.6)
-        young = young + share * (discs.clumps(grid, galaxy) - young)
-    return old, young
 
 
 def draw_seeing(rng):
@@ -115,8 +113,9 @@ def background_sigma(depth, fwhm):
 
 
 def add_noise(image, sigma, rng):
-    """Sky noise, the sources' photon noise and a small error of the sky level."""
-    variance = (sigma**2)[:, None, None] + np.maximum(image, 0) / GAIN[:, None, None]
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
-    level = 0.05 * sigma * rng.standard_normal(3)
-    return image + np.sqrt(variance.astype(np.float32)) * noise + level.astype(np.float32)[:, None, None]
+    """The image with sky noise, the sources' photon noise and a small error of the sky level."""
+    noisy = rng.standard_normal(image.shape, dtype=np.float32)
+    for band, flux, background, gain in zip(noisy, image, sigma.tolist(), GAIN, strict=True):
+        band *= np.sqrt(background**2 + np.maximum(flux, 0) / gain)
+        band += flux + background * SKY_LEVEL_ERROR * rng.standard_normal()
+    return noisy

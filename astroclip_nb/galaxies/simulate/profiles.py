@@ -4,6 +4,7 @@ Every transform is that of a source at the centre of the field, in arcsec, with 
 arcsec, so its value at zero frequency is the source's flux. Angles run from the x axis towards y, in radian.
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,34 +21,34 @@ LOG_STEP = 0.02  # of the tables of Sersic transforms
 
 
 class Grid(NamedTuple):
-    """Frequencies of a square periodic field of ``size`` pixels: ky (size, 1), kx (1, size // 2 + 1)."""
+    """Frequencies of a periodic field: kx (1, size // 2 + 1), ky (size, 1), k their modulus."""
 
     size: int
     kx: np.ndarray
     ky: np.ndarray
+    k: np.ndarray
 
 
 @lru_cache(maxsize=8)
-def grid(size):
+def make_grid(size):
     """The frequencies of a field of ``size`` pixels of 0.262 arcsec, float32."""
-    kx = 2 * np.pi * fft.rfftfreq(size, PIXEL_SCALE)[None]
-    ky = 2 * np.pi * fft.fftfreq(size, PIXEL_SCALE)[:, None]
-    return Grid(size, kx.astype(np.float32), ky.astype(np.float32))
+    kx = 2 * np.pi * fft.rfftfreq(size, PIXEL_SCALE)[None].astype(np.float32)
+    ky = 2 * np.pi * fft.fftfreq(size, PIXEL_SCALE)[:, None].astype(np.float32)
+    return Grid(size, kx, ky, np.hypot(kx, ky))
 
 
 def elliptical_frequency_squared(grid, radius, axis_ratio, angle):
     """(k r)^2 of an ellipse with semi-major axis ``radius`` (arcsec), (size, size // 2 + 1) float32."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    q2 = axis_ratio**2
-    xx = np.float32(radius**2 * (cos**2 + q2 * sin**2)) * grid.kx**2
-    yy = np.float32(radius**2 * (sin**2 + q2 * cos**2)) * grid.ky**2
-    xy = np.float32(2 * radius**2 * (1 - q2) * sin * cos) * grid.kx
-    return xx + yy + xy * grid.ky
+    cos, sin = math.cos(angle), math.sin(angle)
+    r2, q2 = float(radius) ** 2, float(axis_ratio) ** 2
+    x = r2 * (cos**2 + q2 * sin**2) * grid.kx
+    y = r2 * (sin**2 + q2 * cos**2) * grid.ky
+    return (x * grid.kx + y * grid.ky) + (2 * r2 * (1 - q2) * sin * cos * grid.kx) * grid.ky
 
 
 def shift(grid, x, y):
     """Phase that moves a source to (x, y) arcsec, complex64."""
-    return np.exp(-1j * grid.kx * np.float32(x)) * np.exp(-1j * grid.ky * np.float32(y))
+    return np.exp(grid.kx * (-1j * float(x))) * np.exp(grid.ky * (-1j * float(y)))
 
 
 def exponential(grid, scale_length, axis_ratio, angle):
@@ -68,9 +69,9 @@ def sersic_density(radius, n):
     return centre * np.exp(-b * radius ** (1 / n))
 
 
-@lru_cache(maxsize=2)
-def _hankel_radii():
-    return np.exp(LOG_STEP * (np.arange(1200) - 599.5))
+def light_outside(radius, n):
+    """Share of a Sersic profile's light outside ``radius`` effective radii."""
+    return special.gammaincc(2 * n, sersic_b(n) * radius ** (1 / n))
 
 
 def sersic_transform(n):
@@ -79,19 +80,19 @@ def sersic_transform(n):
     Returns (log of the first k R_e, table of transforms at steps of LOG_STEP in log(k R_e), float32), by
     the logarithmic fast Hankel transform of Hamilton (2000).
     """
-    radius = _hankel_radii()
+    radius = np.exp(LOG_STEP * (np.arange(1200) - 599.5))
     density = sersic_density(radius, n)
     wavenumber = 1 / radius[::-1]
     table = 2 * np.pi * fft.fht(density * radius, LOG_STEP, mu=0) / wavenumber
-    return np.log(wavenumber[0]), table.astype(np.float32)
+    return math.log(wavenumber[0]), table.astype(np.float32)
 
 
 def sersic(grid, radius, n, axis_ratio, angle):
     """Transform of an elliptical Sersic profile; ``radius`` is the circularised half-light radius, arcsec."""
     first, table = sersic_transform(n)
-    squared = elliptical_frequency_squared(grid, radius / np.sqrt(axis_ratio), axis_ratio, angle)
+    squared = elliptical_frequency_squared(grid, radius / math.sqrt(axis_ratio), axis_ratio, angle)
     squared[0, 0] = 1
-    position = (0.5 * np.log(squared) - np.float32(first)) / np.float32(LOG_STEP)
+    position = (0.5 * np.log(squared) - first) / LOG_STEP
     position = np.clip(position, 0, len(table) - 2)
     index = position.astype(np.int32)
     low = table[index]
@@ -101,11 +102,21 @@ def sersic(grid, radius, n, axis_ratio, angle):
 
 
 def gaussians(grid, x, y, sigma, flux):
-    """Transform of a sum of J round Gaussians: positions, widths (arcsec) and fluxes (J,), complex64."""
-    x, y, sigma, flux = (np.asarray(a, np.float32)[:, None] for a in (x, y, sigma, flux))
-    rows = flux * np.exp(-0.5 * (sigma * grid.ky.T) ** 2 - 1j * y * grid.ky.T)
-    columns = np.exp(-0.5 * (sigma * grid.kx) ** 2 - 1j * x * grid.kx)
-    return rows.T @ columns
+    """Transform of a sum of J round Gaussians; a star is one of no width.
+
+    x, y, sigma : (J,) arcsec; flux : (J,) or (bands, J). Returns (size, size // 2 + 1) complex64, or one
+    such map per band.
+    """
+    x, y, variance = (np.asarray(a, np.float32)[:, None] for a in (x, y, np.square(sigma)))
+    rows = np.exp(-0.5 * variance * grid.ky.T**2 - 1j * y * grid.ky.T).T
+    columns = np.exp(-0.5 * variance * grid.kx**2 - 1j * x * grid.kx)
+    return (rows * np.asarray(flux, np.float32)[..., None, :]) @ columns
+
+
+def mixed(flux, grid, shapes):
+    """Transforms (bands, size, size // 2 + 1) of J sources of unit flux given their ``flux`` (bands, J)."""
+    stacked = np.reshape(shapes, (len(shapes), grid.size * grid.kx.size))
+    return (np.asarray(flux, np.complex64) @ stacked).reshape(-1, grid.size, grid.kx.size)
 
 
 def sampled(grid, stamps):
@@ -127,14 +138,13 @@ def moffat(grid, fwhm):
     For beta = 7/2 the Bessel function of the general formula is elementary: with x = k a,
     (1 + x + x^2 / 3) exp(-x).
     """
-    radius = moffat_radius(fwhm)
-    x = np.sqrt(elliptical_frequency_squared(grid, radius, 1.0, 0.0))
+    x = grid.k * moffat_radius(float(fwhm))
     return (1 + x + x * x / 3) * np.exp(-x)
 
 
 def moffat_radius(fwhm):
     """Moffat's core radius a (arcsec) of a full width at half maximum."""
-    return fwhm / (2 * np.sqrt(2 ** (1 / MOFFAT_BETA) - 1))
+    return fwhm / (2 * math.sqrt(2 ** (1 / MOFFAT_BETA) - 1))
 
 
 def moffat_area(fwhm):
@@ -145,8 +155,8 @@ def moffat_area(fwhm):
 @lru_cache(maxsize=8)
 def fibre_weight(grid_size):
     """Weights whose sum over a transform's real part is the light in the fibre, a point source's being 1."""
-    field = grid(grid_size)
-    x = np.sqrt(elliptical_frequency_squared(field, FIBRE_DIAMETER / 2, 1.0, 0.0))
+    field = make_grid(grid_size)
+    x = field.k * (FIBRE_DIAMETER / 2)
     x[0, 0] = 1
     aperture = 2 * special.j1(x) / x
     aperture[0, 0] = 1

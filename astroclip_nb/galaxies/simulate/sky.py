@@ -1,15 +1,23 @@
 """What else is in the picture: field galaxies, foreground stars, an interacting companion."""
 
+import math
+
 import numpy as np
 
-from . import discs, profiles
+from . import profiles
+from .discs import SCALE_PER_HALF_LIGHT, own_generator
 
-FIELD = 180 * profiles.PIXEL_SCALE  # arcsec: side of the area that neighbours are drawn from
+FIELD = 180 * profiles.PIXEL_SCALE  # arcsec: side of the square that neighbours are drawn from
 FAINT_LIMIT = 23.5  # r magnitude of the faintest neighbour
-BRIGHT_LIMIT = 15.5
-GALAXIES = 13.0  # per square arcmin to FAINT_LIMIT
-STARS = 2.5
-GALAXY_SLOPE, STAR_SLOPE = 0.36, 0.17  # d log N / d mag of the cumulative counts
+BRIGHT_LIMIT = 16.5
+GALAXIES, STARS = 13.0, 2.5  # per square arcmin to FAINT_LIMIT, about what one sees in survey cut-outs
+GALAXY_SLOPE, STAR_SLOPE = 0.43, 0.17  # d log N / d mag; 864 galaxies per square degree at r < 19.5 (BGS)
+M_DWARFS = 0.55  # share of the stars
+
+
+def neighbours(grid, rng):
+    """Transforms of all that lies around by chance, nanomaggies, (3, size, size // 2 + 1) complex64."""
+    return stars(grid, rng) + field_galaxies(grid, rng)
 
 
 def magnitudes(count, slope, rng):
@@ -19,54 +27,62 @@ def magnitudes(count, slope, rng):
 
 
 def fluxes(r, g_r, r_z):
-    """g, r, z fluxes (J, 3), nanomaggies, of r magnitudes and colours (J,)."""
-    return 10 ** (-0.4 * (np.stack([r + g_r, r, r - r_z], axis=1) - 22.5))
+    """g, r, z fluxes (3, J), nanomaggies, of r magnitudes and colours (J,)."""
+    return 10 ** (-0.4 * (np.stack([r + g_r, r, r - r_z]) - 22.5))
 
 
 def positions(count, rng):
-    """Places (count,) x and y over the field, arcsec from its centre."""
+    """Places x and y, (2, count), over the field, arcsec from its centre."""
     return rng.uniform(-FIELD / 2, FIELD / 2, (2, count))
 
 
+def star_colours(count, rng):
+    """g-r and r-z (count,) of the stellar locus: one branch to g-r = 1.4, then M dwarfs of growing r-z."""
+    g_r = np.clip(rng.normal(0.6, 0.22, count), 0.2, 1.4)
+    r_z = 0.6 * g_r - 0.09 + rng.normal(0, 0.03, count)
+    red = rng.random(count) < M_DWARFS
+    g_r[red] = rng.normal(1.45, 0.06, red.sum())
+    r_z[red] = rng.triangular(0.8, 1.1, 2.2, red.sum())
+    return g_r, r_z
+
+
 def stars(grid, rng):
-    """Transforms (3, size, size // 2 + 1) of foreground stars on the two branches of the stellar locus."""
+    """Transforms of foreground stars."""
     count = rng.poisson(STARS * (FIELD / 60) ** 2)
-    red = rng.random(count) < 0.55  # M dwarfs have g-r near 1.45 whatever their r-z
-    g_r = np.where(red, rng.normal(1.45, 0.07, count), rng.normal(0.55, 0.2, count))
-    r_z = np.where(red, rng.uniform(0.9, 2.0, count), 0.55 * g_r - 0.08 + rng.normal(0, 0.03, count))
-    flux = fluxes(magnitudes(count, STAR_SLOPE, rng), g_r, r_z)
-    x, y = positions(count, rng)
-    return np.stack([profiles.gaussians(grid, x, y, np.zeros(count), band) for band in flux.T])
+    flux = fluxes(magnitudes(count, STAR_SLOPE, rng), *star_colours(count, rng))
+    return profiles.gaussians(grid, *positions(count, rng), np.zeros(count), flux)
 
 
 def field_galaxies(grid, rng):
-    """Transforms (3, size, size // 2 + 1) of field galaxies, exponential discs at random angles."""
+    """Transforms of field galaxies: exponential discs, bluer and smaller the fainter they are."""
     count = rng.poisson(GALAXIES * (FIELD / 60) ** 2)
     r = magnitudes(count, GALAXY_SLOPE, rng)
-    flux = fluxes(r, rng.normal(0.9, 0.35, count), rng.normal(0.6, 0.25, count)).astype(np.float32)
+    g_r = np.clip(rng.normal(0.85 + 0.05 * (21 - r), 0.33), 0.1, 1.8)
+    r_z = 0.08 + 0.6 * g_r + rng.normal(0, 0.13, count)
     half_light = 0.45 * 10 ** (0.12 * (22.5 - r) + rng.normal(0, 0.15, count))
     axis_ratio, angle = rng.uniform(0.3, 1, count), rng.uniform(0, np.pi, count)
-    total = np.zeros((3, grid.size, grid.size // 2 + 1), np.complex64)
-    for j, (x, y) in enumerate(positions(count, rng).T):
-        scale = half_light[j] / discs.SCALE_PER_HALF_LIGHT
-        source = profiles.exponential(grid, scale, axis_ratio[j], angle[j]) * profiles.shift(grid, x, y)
-        total += flux[j][:, None, None] * source
-    return total
+    x, y = positions(count, rng)
+    shapes = [
+        profiles.exponential(grid, half_light[j] / SCALE_PER_HALF_LIGHT, axis_ratio[j], angle[j])
+        * profiles.shift(grid, x[j], y[j])
+        for j in range(count)
+    ]
+    return profiles.mixed(fluxes(r, g_r, r_z), grid, shapes)
 
 
 def companion_offset(galaxy):
-    """Where an interacting companion sits, arcsec from the galaxy's centre: (x, y)."""
-    rng = discs.texture_generator(galaxy, 4)
-    angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(2.0, 3.5)
-    size = max(galaxy["disc_re"], galaxy["bulge_re"])
-    return distance * size * np.cos(angle), distance * size * np.sin(angle)
+    """Where an interacting companion sits, (x, y) arcsec from the galaxy's centre."""
+    rng = own_generator(galaxy, 4)
+    angle = rng.uniform(0, 2 * np.pi)
+    distance = rng.uniform(2.0, 3.5) * max(galaxy["disc_re"], galaxy["bulge_re"])
+    return distance * math.cos(angle), distance * math.sin(angle)
 
 
 def companion(grid, galaxy, flux):
-    """Transforms (3, size, size // 2 + 1) of a companion of a tenth to two thirds of the galaxy's light."""
-    rng = discs.texture_generator(galaxy, 5)
+    """Transforms of a companion with a tenth to two thirds of the galaxy's ``flux`` (components, bands)."""
+    rng = own_generator(galaxy, 5)
     ratio = 10 ** rng.uniform(-1, -0.2)
-    size = max(galaxy["disc_re"], galaxy["bulge_re"]) * ratio**0.4 / discs.SCALE_PER_HALF_LIGHT
+    size = max(galaxy["disc_re"], galaxy["bulge_re"]) * ratio**0.4 / SCALE_PER_HALF_LIGHT
     shape = profiles.exponential(grid, size, rng.uniform(0.4, 1), rng.uniform(0, np.pi))
-    own = flux.sum(0) * ratio * 10 ** rng.normal(0, 0.04, 3)
+    own = flux.sum(axis=0) * ratio * 10 ** rng.normal(0, 0.04, 3)
     return own.astype(np.float32)[:, None, None] * shape * profiles.shift(grid, *companion_offset(galaxy))
