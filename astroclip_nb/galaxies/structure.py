@@ -1,0 +1,136 @@
+"""The shape of an embedding: maps, clusters, islands and outliers."""
+
+import numpy as np
+
+from ..retrieval import nearest, unit
+
+
+def umap_2d(x, seed=0, n_neighbors=15, min_dist=0.1):
+    """UMAP of ``x`` (N, D) by cosine; (N, 2) float32. The seed makes it repeat bit for bit on one machine."""
+    import umap
+
+    reducer = umap.UMAP(
+        n_components=2,
+        n_neighbors=min(n_neighbors, len(x) - 1),
+        min_dist=min_dist,
+        metric="cosine",
+        random_state=seed,
+        n_jobs=1,
+    )
+    return reducer.fit_transform(np.asarray(x, np.float32))
+
+
+def dbscan(xy, eps=0.20, min_samples=5):
+    """Density clusters of a map ``xy`` (N, 2): labels (N,), -1 for noise."""
+    from sklearn.cluster import DBSCAN
+
+    return DBSCAN(eps=eps, min_samples=min_samples).fit_predict(xy)
+
+
+def kmeans_sweep(x, ks=range(2, 13), seed=0, silhouette_sample=5000):
+    """k-means for each number of clusters, judged by the silhouette.
+
+    x : (N, D), scaled to unit length first, so that Euclidean clusters are clusters in cosine. Silhouettes
+    cost N^2: above ``silhouette_sample`` galaxies they are of one seeded random sample, the same for every k.
+    Returns dict: ks, silhouette, inertia (K,); chosen k (largest silhouette) and its labels (N,);
+    silhouette_n.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
+    x, ks = unit(x), list(ks)
+    sample = np.random.default_rng(seed).permutation(len(x))[:silhouette_sample]
+    fits = [KMeans(k, n_init=4, random_state=seed).fit(x) for k in ks]
+    silhouette = np.array([silhouette_score(x[sample], fit.labels_[sample]) for fit in fits])
+    best = int(np.argmax(silhouette))
+    return {
+        "ks": np.array(ks),
+        "silhouette": silhouette,
+        "inertia": np.array([fit.inertia_ for fit in fits]),
+        "chosen_k": ks[best],
+        "labels": fits[best].labels_,
+        "silhouette_n": len(sample),
+    }
+
+
+def cluster_purity(labels, truth):
+    """How well clusters (N,) recover classes ``truth`` (N,).
+
+    purity : share of galaxies in the majority class of their cluster, to be read beside ``majority``, the
+    share of the largest class, which one cluster for all would reach; adjusted_rand and nmi : 0 for unrelated
+    labels.
+    """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
+    table = contingency_matrix(truth, labels)
+    return {
+        "purity": float(table.max(0).sum() / len(truth)),
+        "majority": float(table.sum(1).max() / len(truth)),
+        "adjusted_rand": float(adjusted_rand_score(truth, labels)),
+        "nmi": float(normalized_mutual_info_score(truth, labels)),
+    }
+
+
+def islands(labels, artefact, largest_share=0.05):
+    """Where the artefacts are among DBSCAN's small islands.
+
+    labels : (N,) from `dbscan`; artefact : (N,) bool. An island is a cluster of at most ``largest_share`` of
+    all galaxies. Each set is given as dict(n, purity: share of it that are artefacts, completeness: share of
+    all artefacts in it). Returns dict: ``islands``, a list with ``label`` by falling number of artefacts;
+    ``best``, the label of largest F1 (None where there is no artefact in an island); ``all_islands``,
+    ``noise`` and ``chance`` (everything: purity is the base rate).
+    """
+    labels, artefact = np.asarray(labels), np.asarray(artefact, bool)
+
+    def share(members):
+        hit = np.count_nonzero(members & artefact)
+        n = np.count_nonzero(members)
+        return {"n": n, "purity": hit / max(n, 1), "completeness": hit / max(np.count_nonzero(artefact), 1)}
+
+    found, counts = np.unique(labels[labels >= 0], return_counts=True)
+    small = found[counts <= largest_share * len(labels)]
+    rows = [{"label": int(label)} | share(labels == label) for label in small]
+    rows.sort(key=lambda row: (-row["completeness"], -row["purity"]))
+
+    def f1(row):
+        return 2 * row["purity"] * row["completeness"] / (row["purity"] + row["completeness"] or 1)
+
+    best = max(rows, key=f1, default=None)
+    return {
+        "islands": rows,
+        "best": best["label"] if best and f1(best) > 0 else None,
+        "all_islands": share(np.isin(labels, small)),
+        "noise": share(labels == -1),
+        "chance": share(np.ones(len(labels), bool)),
+    }
+
+
+def outliers(x, k=10):
+    """Loneliness (N,): mean distance of each row of ``x`` (N, D), made unit, to its ``k`` nearest others."""
+    x = unit(x)
+    return nearest(x, x, k, exclude_self=True)[0].mean(1)
+
+
+def outlier_recall(loneliness, truth, percent=1.0):
+    """How many of a rare class ``truth`` (N,) bool are among the ``percent`` loneliest galaxies.
+
+    Returns dict: n looked at, found, total, expected by chance, enrichment (found / expected), and auc, the
+    chance that one of the class is lonelier than another galaxy (0.5: unrelated; NaN where there is only one
+    class).
+    """
+    from sklearn.metrics import roc_auc_score
+
+    truth = np.asarray(truth, bool)
+    n = max(1, round(percent / 100 * len(truth)))
+    found = int(truth[np.argsort(-loneliness, kind="stable")[:n]].sum())
+    total = int(truth.sum())
+    expected = n * total / len(truth)
+    return {
+        "n": n,
+        "found": found,
+        "total": total,
+        "expected": expected,
+        "enrichment": found / expected if total else float("nan"),
+        "auc": float(roc_auc_score(truth, loneliness)) if 0 < total < len(truth) else float("nan"),
+    }

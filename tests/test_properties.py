@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from astroclip_nb.embeddings import Embeddings
+from astroclip_nb.errors import InputError
+from astroclip_nb.galaxies import properties
+from astroclip_nb.retrieval import unit
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(1)
+    x = unit(rng.normal(size=(1200, 8)).astype(np.float32))
+    return x, (x[:, 0] + 0.1 * rng.normal(size=1200)).astype(np.float64)
+
+
+@pytest.fixture
+def aligned():
+    """Unit vectors of both sides from one hidden state, the spectrum's with less noise."""
+    rng = np.random.default_rng(2)
+    n = 2000
+    state = rng.normal(size=(n, 4))
+    image = unit((state + 0.3 * rng.normal(size=state.shape)).astype(np.float32))
+    spectrum = unit((state + 0.05 * rng.normal(size=state.shape)).astype(np.float32))
+    truth = state / np.linalg.norm(state, axis=1, keepdims=True)
+    catalogue = {"redshift": 0.3 + 0.1 * truth[:, 0], "log_mstar": 10 + truth[:, 1]}
+    catalogue["log_mstar"][::10] = np.nan
+    split = np.where(np.arange(n) % 5 == 0, "test", "train")
+    return Embeddings(image, spectrum, np.arange(n), split, catalogue)
+
+
+@pytest.mark.parametrize("weights", ["distance", "uniform"])
+def test_knn_is_scikit_learns(data, weights):
+    from sklearn.neighbors import KNeighborsRegressor
+
+    x, y = data
+    both = np.stack([y, y**2], 1)
+    oracle = KNeighborsRegressor(16, weights=weights, algorithm="brute")
+    oracle.fit(x[:1000].astype(np.float64), both[:1000])
+    expected = oracle.predict(x[1000:].astype(np.float64))
+    predicted = properties.knn_predict(x[:1000], both[:1000], x[1000:], 16, weights)
+    np.testing.assert_allclose(predicted, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        properties.knn_predict(x[:1000], y[:1000], x[1000:], 16, weights), expected[:, 0], atol=1e-6
+    )
+
+
+def test_exact_match_takes_the_mean_of_its_twins(data):
+    from sklearn.neighbors import KNeighborsRegressor
+
+    x = np.array([[0.0], [0.0], [1.0], [3.0]])
+    y = np.array([2.0, 4.0, 100.0, 7.0])
+    predicted = properties.knn_predict(x, y, np.array([[0.0], [2.0]]), k=3)
+    expected = KNeighborsRegressor(3, weights="distance", algorithm="brute").fit(x, y).predict([[0.0], [2.0]])
+    assert predicted[0] == 3
+    np.testing.assert_allclose(predicted[0], expected[0])
+
+
+def test_unlabelled_galaxies_teach_nothing(data):
+    x, y = data
+    kept = np.arange(len(y)) % 3 > 0
+    predicted = properties.knn_predict(x, np.where(kept, y, np.nan), x[:50])
+    np.testing.assert_array_equal(predicted, properties.knn_predict(x[kept], y[kept], x[:50]))
+
+
+def test_unknown_weights_are_refused(data):
+    with pytest.raises(InputError, match="distance"):
+        properties.knn_predict(*data, data[0], weights="cosine")
+
+
+def test_scores_of_a_known_relation():
+    from sklearn.metrics import r2_score
+
+    rng = np.random.default_rng(3)
+    true = rng.normal(size=20_000)
+    predicted = true + 0.5 * rng.normal(size=true.size) + 0.1
+    found = properties.scores(true, predicted)
+    assert found["r2"] == pytest.approx(r2_score(true, predicted))
+    assert found["r2"] == pytest.approx(1 - 0.25 - 0.01, abs=0.01)
+    assert found["bias"] == pytest.approx(0.1, abs=0.02)
+    assert found["nmad"] == pytest.approx(0.51, abs=0.02)
+    assert found["outlier_fraction"] == pytest.approx(0.003, abs=0.003)
+
+
+def test_redshift_residuals_are_over_one_plus_z():
+    true = np.array([0.0, 1.0, 1.0, 0.5, np.nan])
+    predicted = np.array([0.01, 1.02, 1.2, 0.5, 3.0])
+    found = properties.scores(true, predicted, "redshift")
+    assert found["n"] == 4
+    assert found["nmad"] == pytest.approx(1.4826 * 0.01)  # residuals 0.01, 0.01, 0.1, 0
+    assert found["bias"] == pytest.approx(0.03)
+    assert found["outlier_fraction"] == 0.25
+
+
+def test_one_true_value_has_no_r2():
+    with pytest.raises(InputError, match="redshift has 3, all alike"):
+        properties.scores(np.ones(3), np.arange(3), "redshift")
+
+
+def test_bootstrap_error_is_the_scatter_of_repeated_samples():
+    rng = np.random.default_rng(4)
+
+    def sample():
+        true = rng.normal(size=300)
+        return true, true + 0.6 * rng.normal(size=300)
+
+    repeated = np.std([properties.scores(*sample(), bootstrap=2)["r2"] for _ in range(500)])
+    found = [properties.scores(*sample()) for _ in range(20)]
+    assert np.mean([row["r2_error"] for row in found]) == pytest.approx(repeated, rel=0.15)
+    assert all(row["r2_low"] < row["r2"] < row["r2_high"] for row in found)
+
+
+def test_zero_shot_table(aligned):
+    table = properties.zero_shot(aligned)
+    assert [(row.quantity, row.embedding) for row in table] == list(properties.PUBLISHED)
+    r2 = {row.embedding: row.scores["r2"] for row in table[:3]}
+    assert r2["spectrum"] > 0.9 > r2["image"] > 0.5 and r2["cross-modal"] > 0.5
+    assert table[0].n_train == 1600 and table[0].n_unlabelled == 0
+    assert table[3].n_train == 1600 and table[3].n_unlabelled == 200 and len(table[3].true) == 200
+    assert table[3].row["quantity"] == "log_mstar" and isinstance(table[3].row["r2"], float)
+
+
+def test_zero_shot_obeys_its_number_of_neighbours(aligned):
+    few, many = (properties.zero_shot(aligned, ("redshift",), k)[0].predicted for k in (1, 1000))
+    assert np.std(many) < 0.5 * np.std(few)
+
+
+def test_cross_modal_fits_spectra_and_asks_images(aligned):
+    test, train = aligned.select("test"), aligned.select("train")
+    expected = properties.knn_predict(train.spectrum, train.catalogue["redshift"], test.image)
+    np.testing.assert_array_equal(properties.zero_shot(aligned)[2].predicted, expected)
+
+
+def test_missing_quantity_is_named(aligned):
+    with pytest.raises(InputError, match="'age'.*log_mstar"):
+        properties.zero_shot(aligned, ("age",))

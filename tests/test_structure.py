@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from astroclip_nb.galaxies import structure
+
+
+@pytest.fixture
+def blobs():
+    """Five tight directions in 16 dimensions, the fifth a small one."""
+    rng = np.random.default_rng(1)
+    truth = np.repeat(np.arange(5), [100, 100, 100, 100, 12])
+    return np.eye(16)[truth] + 0.04 * rng.normal(size=(len(truth), 16)), truth
+
+
+def test_dbscan_finds_planted_islands():
+    rng = np.random.default_rng(2)
+    xy = np.concatenate([rng.normal(0, 0.1, (200, 2)), rng.normal(5, 0.05, (20, 2)), [[20, 20]]])
+    labels = structure.dbscan(xy)
+    assert len(set(labels[:200]) - {-1}) == 1 and np.all(labels[200:220] == labels[200]) and labels[220] == -1
+
+
+def test_kmeans_sweep_chooses_the_planted_number(blobs):
+    x, truth = blobs
+    sweep = structure.kmeans_sweep(x[truth < 4], seed=3)
+    assert sweep["chosen_k"] == 4 and list(sweep["ks"]) == list(range(2, 13))
+    assert structure.cluster_purity(sweep["labels"], truth[truth < 4])["adjusted_rand"] == 1
+    again = structure.kmeans_sweep(x[truth < 4], seed=3)
+    assert np.array_equal(sweep["labels"], again["labels"])
+
+
+def test_silhouettes_are_sampled_when_there_are_many(blobs):
+    from sklearn.metrics import silhouette_score
+
+    x = structure.unit(blobs[0])
+    sampled, full = (structure.kmeans_sweep(x, ks=[4], silhouette_sample=n) for n in (150, 10_000))
+    assert sampled["silhouette_n"] == 150 and full["silhouette_n"] == len(x)
+    assert full["silhouette"][0] == pytest.approx(silhouette_score(x, full["labels"]))
+    assert sampled["silhouette"][0] == pytest.approx(full["silhouette"][0], abs=0.05)
+
+
+def test_purity_by_hand():
+    truth = np.array(["a", "a", "a", "b", "b", "c"])
+    found = structure.cluster_purity([0, 0, 1, 1, 1, 1], truth)
+    assert found["purity"] == pytest.approx(4 / 6) and found["majority"] == 0.5
+
+
+def test_islands_by_hand():
+    labels = np.array([0] * 90 + [1] * 4 + [2] * 3 + [-1] * 3)
+    artefact = np.zeros(100, bool)
+    artefact[[0, 90, 91, 92, 97]] = True
+    found = structure.islands(labels, artefact)
+    assert found["best"] == 1 and [row["label"] for row in found["islands"]] == [1, 2]
+    assert found["islands"][0] == {"label": 1, "n": 4, "purity": 0.75, "completeness": 0.6}
+    assert found["all_islands"] == {"n": 7, "purity": 3 / 7, "completeness": 0.6}
+    assert found["noise"] == {"n": 3, "purity": 1 / 3, "completeness": 0.2}
+    assert found["chance"] == {"n": 100, "purity": 0.05, "completeness": 1}
+
+
+def test_no_artefacts_no_best_island():
+    found = structure.islands(np.array([0] * 95 + [1] * 5), np.zeros(100, bool))
+    assert found["best"] is None and found["all_islands"]["purity"] == 0
+
+
+def test_outliers_are_the_planted_ones(blobs):
+    rng = np.random.default_rng(4)
+    x = np.concatenate([blobs[0], rng.normal(size=(5, 16))])
+    truth = np.arange(len(x)) >= len(blobs[0])
+    loneliness = structure.outliers(x)
+    found = structure.outlier_recall(loneliness, truth, percent=2)
+    assert found["n"] == 8 and found["found"] == 5 and found["total"] == 5 and found["auc"] == 1
+    assert found["expected"] == pytest.approx(8 * 5 / len(x))
+    assert found["enrichment"] == pytest.approx(len(x) / 8)
+
+
+def test_outlier_distance_is_scikit_learns(blobs):
+    from sklearn.neighbors import NearestNeighbors
+
+    x = structure.unit(blobs[0])
+    distance, _ = NearestNeighbors(n_neighbors=10, algorithm="brute").fit(x).kneighbors()
+    np.testing.assert_allclose(structure.outliers(x), distance.mean(1), atol=1e-7)
+
+
+def test_unrelated_outliers_are_at_chance():
+    rng = np.random.default_rng(5)
+    found = structure.outlier_recall(rng.normal(size=20_000), rng.random(20_000) < 0.1)
+    assert 0.5 < found["enrichment"] < 1.6 and abs(found["auc"] - 0.5) < 0.03
+
+
+@pytest.mark.slow
+def test_umap_repeats_and_separates(blobs):
+    x, truth = blobs
+    xy = structure.umap_2d(x, seed=6)
+    assert xy.shape == (len(x), 2) and xy.tobytes() == structure.umap_2d(x, seed=6).tobytes()
+    assert not np.array_equal(xy, structure.umap_2d(x, seed=7))
+    assert structure.cluster_purity(structure.dbscan(xy, eps=0.5), truth)["purity"] > 0.95
