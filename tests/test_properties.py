@@ -134,3 +134,72 @@ def test_cross_modal_fits_spectra_and_asks_images(aligned):
 def test_missing_quantity_is_named(aligned):
     with pytest.raises(InputError, match="'age'.*log_mstar"):
         properties.zero_shot(aligned, ("age",))
+
+
+def test_few_shot_climbs_with_labels(aligned):
+    found = properties.few_shot(aligned, counts=(10, 100), seeds=(0, 1), progress=False)
+    assert list(found["counts"]) == [10, 100, 1600]
+    for side in ("image", "spectrum"):
+        for model in ("knn", "mlp"):
+            r2 = found["r2"][side][model]
+            assert r2.shape == (3, 2) and r2[0].mean() < r2[1:].min(), (side, model, r2)
+    assert found["r2"]["spectrum"]["mlp"][-1].min() > 0.95
+    again = properties.few_shot(aligned, counts=(10, 100), seeds=(0, 1), progress=False)
+    assert np.array_equal(again["r2"]["image"]["mlp"], found["r2"]["image"]["mlp"])
+
+
+def test_few_shot_with_all_labels_is_zero_shot(aligned):
+    found = properties.few_shot(aligned, "log_mstar", (), (0,), ("cross-modal",), progress=False)
+    expected = properties.zero_shot(aligned, ("log_mstar",))[2].scores["r2"]
+    assert found["r2"]["cross-modal"]["knn"][0, 0] == pytest.approx(expected)
+
+
+@pytest.fixture
+def mixture():
+    centre = np.array([[0.1, 0.3, 0.35], [0.2, 0.2, 0.2]])
+    weight = np.array([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
+    return properties.Density(centre, weight, np.array([0.02, 0.05]))
+
+
+def test_density_against_integration(mixture):
+    grid = np.linspace(-0.5, 1, 30_001)
+    pdf, true = mixture.pdf(grid), np.array([0.29, 0.17])
+    np.testing.assert_allclose(np.trapezoid(pdf, grid), 1, atol=1e-9)
+    below = np.cumsum(pdf, 1) * (grid[1] - grid[0])
+    pit = [np.interp(value, grid, row) for value, row in zip(true, below, strict=True)]
+    np.testing.assert_allclose(mixture.pit(true), pit, atol=1e-3)
+    crps = np.trapezoid((below - (grid >= true[:, None])) ** 2, grid)
+    np.testing.assert_allclose(mixture.crps(true), crps, atol=2e-5)
+    np.testing.assert_array_equal(mixture.pdf(grid[:9], [1])[0], mixture.pdf(grid[:9])[1])
+
+
+def test_density_keeps_the_neighbours_mean_and_variance():
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(300, 3)), rng.normal(size=300)
+    density = properties.knn_density(x, y, x[:20] + 0.01, k=25)
+    mean = np.sum(density.weight * density.centre, 1)
+    variance = np.sum(density.weight * density.centre**2, 1) - mean**2 + density.width**2
+    np.testing.assert_allclose(mean, properties.knn_predict(x, y, x[:20] + 0.01, k=25))
+    second = properties.knn_predict(x, y**2, x[:20] + 0.01, k=25)
+    np.testing.assert_allclose(variance, second - mean**2)
+
+
+def test_a_well_specified_density_is_calibrated():
+    rng = np.random.default_rng(6)
+    angle = rng.uniform(0, 3, 23_000)
+    x = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+    z = 0.1 + 0.1 * angle + rng.normal(0, 0.01 + 0.01 * angle)  # noise that depends on where one is
+    density = properties.knn_density(x[3000:], z[3000:], x[:3000], k=64, weights="uniform")
+    found = properties.calibration(density, z[:3000])
+    assert np.ptp(np.histogram(found["pit"], 10, (0, 1))[0]) < 120  # 300 each, Poisson 17
+    for level, share in found["coverage"].items():
+        assert share == pytest.approx(level / 100, abs=0.03)
+    # CRPS of the true Gaussian is sigma / sqrt(pi).
+    assert found["crps"] == pytest.approx(np.mean(0.01 + 0.01 * angle[:3000]) / np.sqrt(np.pi), rel=0.05)
+
+
+def test_redshift_density_of_a_side(aligned):
+    image, spectrum = (properties.redshift_density(aligned, side)[2] for side in ("image", "spectrum"))
+    assert spectrum["crps"] < image["crps"]
+    density, true, found = properties.redshift_density(aligned, k=20)
+    assert density.centre.shape == (len(true), 20) and len(found["pit"]) == len(true) == 400

@@ -1,5 +1,6 @@
 """Physical properties from embeddings: zero-shot and few-shot regression, redshift densities, scores."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,20 +68,17 @@ def knn_predict(train_x, train_y, query_x, k=16, weights="distance"):
 def scores(true, predicted, quantity="", bootstrap=500, seed=0):
     """How well ``predicted`` (N,) meets ``true`` (N,), NaN truths left out; a dict of plain numbers.
 
-    r2 : coefficient of determination; r2_error, r2_low, r2_high : its bootstrap standard error and 95 %
-    interval;
-    bias : mean residual; nmad : 1.4826 median |residual|, the standard deviation if the residuals were
-    Gaussian; outlier_fraction; n. For ``quantity="redshift"`` the residual is dz / (1 + z) and an outlier
-    lies beyond 0.05; otherwise the residual is predicted - true and an outlier lies beyond 3 nmad (0.3 % of a
-    Gaussian).
+    r2, with its bootstrap standard error r2_error and 95 % interval r2_low, r2_high; bias, the mean residual;
+    nmad, 1.4826 median |residual|, the standard deviation if residuals were Gaussian; outlier_fraction; n.
+    For ``quantity="redshift"`` the residual is dz / (1 + z) and an outlier lies beyond 0.05; otherwise the
+    residual is predicted - true and an outlier lies beyond 3 nmad (0.3 % of a Gaussian).
+    Raises InputError where the true values are all alike.
     """
     known = labelled(true)
     true, predicted = np.asarray(true, np.float64)[known], np.asarray(predicted, np.float64)[known]
     n, residual = len(true), predicted - true
     if n < 2 or np.ptp(true) == 0:
-        raise InputError(
-            f"R2 needs true values that differ; {quantity or 'the quantity'} has {n}, all alike."
-        )
+        raise InputError(f"R2 needs true values that differ; {quantity or 'this'} has {n}, all alike.")
     values = np.stack([residual**2, true - true.mean(), (true - true.mean()) ** 2], 1)
     rng = np.random.default_rng(seed)
     draws = [np.bincount(rng.integers(0, n, n), minlength=n) @ values for _ in range(bootstrap)]
@@ -148,3 +146,130 @@ def _column(embeddings, quantity):
     if quantity not in embeddings.catalogue:
         raise InputError(f"The catalogue has no column {quantity!r}; it has {sorted(embeddings.catalogue)}.")
     return np.asarray(embeddings.catalogue[quantity], np.float64)
+
+
+def few_shot(
+    embeddings,
+    quantity="redshift",
+    counts=(10, 30, 100, 300, 1000, 3000, 10_000),
+    seeds=(0, 1, 2),
+    sides=("image", "spectrum"),
+    k=16,
+    progress=True,
+):
+    """R2 on the test split against the number of labels, by k-NN and by a small network (64 hidden units).
+
+    Each seed shuffles the labelled training galaxies once, so its label sets are nested; the last count is
+    all of them. Returns dict: ``counts`` (C,), ``seeds`` (S,), ``r2``: side -> "knn" or "mlp" -> (C, S).
+    """
+    from tqdm import tqdm
+
+    train, test = embeddings.select("train"), embeddings.select("test")
+    train, test = (part.select(labelled(_column(part, quantity))) for part in (train, test))
+    y, true = _column(train, quantity), _column(test, quantity)
+    counts = [*(count for count in sorted(counts) if count < len(y)), len(y)]
+    r2 = {side: {model: np.empty((len(counts), len(seeds))) for model in ("knn", "mlp")} for side in sides}
+    runs = [(side, i, j) for side in sides for i in range(len(counts)) for j in range(len(seeds))]
+    for side, i, j in tqdm(runs, desc=f"few-shot {quantity}", disable=not progress):
+        rows = np.random.default_rng(seeds[j]).permutation(len(y))[: counts[i]]
+        fitted, asked = (getattr(part, SIDES[side][n]) for n, part in enumerate((train, test)))
+        predicted = {
+            "knn": knn_predict(fitted[rows], y[rows], asked, min(k, counts[i])),
+            "mlp": mlp_predict(fitted[rows], y[rows], asked, seeds[j]),
+        }
+        for model, values in predicted.items():
+            r2[side][model][i, j] = 1 - np.mean((values - true) ** 2) / np.var(true)
+    return {"counts": np.array(counts), "seeds": np.array(seeds), "r2": r2}
+
+
+def mlp_predict(train_x, train_y, query_x, seed=0):
+    """Regression by one hidden layer of 64 units on unit vectors (N, D); (Q,) float64.
+
+    Up to 1,000 labels it is fitted whole with strong weight decay (L-BFGS), above by Adam with early
+    stopping.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor
+
+    options = {"solver": "lbfgs", "alpha": 1.0, "max_iter": 300}
+    if len(train_x) > 1000:
+        options = {"solver": "adam", "early_stopping": True, "n_iter_no_change": 5, "max_iter": 100}
+    scale = np.sqrt(train_x.shape[1])  # components of unit vectors are small; about 1 suits the network
+    mean, sigma = train_y.mean(), train_y.std() or 1.0
+    network = MLPRegressor(hidden_layer_sizes=(64,), random_state=seed, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping at max_iter is meant
+        network.fit(scale * train_x, (train_y - mean) / sigma)
+    return mean + sigma * network.predict(scale * query_x).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Density:
+    """Densities of Q galaxies, each a mixture of k Gaussians: centre and weight (Q, k), width (Q,)."""
+
+    centre: np.ndarray
+    weight: np.ndarray
+    width: np.ndarray
+
+    def pdf(self, grid, rows=slice(None)):
+        """Density (Q, G) of the chosen rows on ``grid`` (G,)."""
+        x = (grid - self.centre[rows][..., None]) / self.width[rows][:, None, None]
+        norm = np.sqrt(2 * np.pi) * self.width[rows][:, None]
+        return np.einsum("qk,qkg->qg", self.weight[rows], np.exp(-(x**2) / 2)) / norm
+
+    def pit(self, true):
+        """Probability integral transform (Q,): the mass below the true value, uniform if calibrated."""
+        from scipy.special import ndtr
+
+        return np.sum(self.weight * ndtr((true[:, None] - self.centre) / self.width[:, None]), 1)
+
+    def crps(self, true):
+        """Continuous ranked probability score (Q,), closed form (Grimit et al. 2006)."""
+        from scipy.special import ndtr
+
+        def spread(x, sigma):
+            t = x / sigma
+            return 2 * sigma * np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi) + x * (2 * ndtr(t) - 1)
+
+        result = np.sum(self.weight * spread(true[:, None] - self.centre, self.width[:, None]), 1)
+        for row, (centre, weight, width) in enumerate(zip(self.centre, self.weight, self.width, strict=True)):
+            among = spread(centre[:, None] - centre, np.sqrt(2) * width)
+            result[row] -= 0.5 * weight @ among @ weight
+        return result
+
+
+def knn_density(train_x, train_y, query_x, k=32, weights="distance", floor=1e-4):
+    """Density of a quantity given the embedding: a weighted kernel estimate over the k nearest neighbours.
+
+    Silverman's width for the effective number of neighbours (at least ``floor``). The neighbours are drawn to
+    their mean so that mean and variance stay those of the neighbours (Jones 1991), else every density would
+    be too wide. Arguments as `knn_predict`; returns a `Density`.
+    """
+    known = labelled(train_y)
+    distance, index = nearest(query_x, np.asarray(train_x)[known], k)
+    weight, y = neighbour_weights(distance, weights), np.asarray(train_y, np.float64)[known][index]
+    mean = np.sum(weight * y, 1, keepdims=True)
+    spread = np.sqrt(np.sum(weight * (y - mean) ** 2, 1, keepdims=True))
+    ratio = 0.9 * np.sum(weight**2, 1, keepdims=True) ** 0.2
+    centre = mean + (y - mean) * np.sqrt(1 - ratio**2)
+    return Density(centre, weight, np.maximum(ratio * spread, floor)[:, 0])
+
+
+def calibration(density, true):
+    """Is a `Density` as wide as its errors? dict: pit (Q,), coverage of central intervals, mean crps."""
+    pit = density.pit(true)
+    coverage = {level: float(np.mean(np.abs(pit - 0.5) <= level / 200)) for level in (50, 68, 95)}
+    return {"pit": pit, "coverage": coverage, "crps": float(density.crps(true).mean())}
+
+
+def redshift_density(embeddings, side="cross-modal", k=32):
+    """p(z | embedding) of the test split from the training split's neighbours.
+
+    Returns the `Density`, the true redshifts (Q,) and their `calibration`.
+    """
+    fitted, asked = SIDES[side]
+    train, test = embeddings.select("train"), embeddings.select("test")
+    test = test.select(labelled(_column(test, "redshift")))
+    true = _column(test, "redshift")
+    density = knn_density(getattr(train, fitted), _column(train, "redshift"), getattr(test, asked), k)
+    return density, true, calibration(density, true)
