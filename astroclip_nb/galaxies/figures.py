@@ -1,0 +1,146 @@
+"""Figures of numbers about galaxies: the data, predicted properties, UMAP planes, silhouettes.
+
+Galleries of images are in `galleries`, spectra in `spectrum_figures`, scores of the model in `score_figures`.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ..figstyle import COLOURS, PAGE_WIDTH, TYPE_COLOURS, label
+
+
+def text_column(column):
+    """A catalogue column of bytes as str; any other as it is."""
+    return np.char.decode(column) if column.dtype.kind == "S" else column
+
+
+def data_overview(catalogue):
+    """Who the galaxies are: redshift, magnitude and mass by type, and colour along redshift.
+
+    catalogue : columns (N,), of which ``galaxy_type`` (bytes or str), ``redshift``, ``mag_g``, ``mag_r`` and
+    ``log_mstar`` are used where present; without types all galaxies are drawn alike.
+    """
+    n = len(catalogue["redshift"])
+    kind = text_column(catalogue.get("galaxy_type", np.full(n, "all")))
+    colours = {name: TYPE_COLOURS.get(name, COLOURS["baseline"]) for name in [*TYPE_COLOURS, "all"]}
+    colours = {name: colour for name, colour in colours.items() if name in kind}
+    figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.6), layout="constrained")
+    for axis, name in zip(axes.flat, ["redshift", "mag_r", "log_mstar"], strict=False):
+        values = catalogue.get(name, np.full(n, np.nan))
+        parts = [values[(kind == k) & np.isfinite(values)] for k in colours]
+        axis.hist(parts, bins=40, stacked=True, color=list(colours.values()), histtype="stepfilled")
+        axis.set(xlabel=label(name), ylabel="galaxies")
+    axis = axes[1, 1]
+    if {"mag_g", "mag_r"} <= set(catalogue):
+        colour_index = catalogue["mag_g"] - catalogue["mag_r"]
+        for name, colour in colours.items():
+            rows = kind == name
+            style = {"s": np.clip(2e4 / n, 1, 6), "lw": 0, "alpha": 0.6, "rasterized": True}
+            axis.scatter(catalogue["redshift"][rows], colour_index[rows], color=colour, **style)
+        axis.set_ylim(np.nanpercentile(colour_index, [0.3, 99.7]) + [-0.15, 0.15])
+    axis.set(xlabel="redshift", ylabel="$g - r$ [mag]")
+    names = [f"{name.replace('_', ' ')} ({np.mean(kind == name):.0%})" for name in colours]
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), columnspacing=1.0)
+    return figure
+
+
+def density(axis, x, y, seed=0):
+    """Scatter, 2-D histogram and density contours of the same points, each where it reads best."""
+    import seaborn
+
+    axis.plot(x, y, ".", color=COLOURS["baseline"], ms=2, mew=0, zorder=0, rasterized=True)
+    seaborn.histplot(x=x, y=y, bins=50, pthresh=0.1, cmap="mako_r", ax=axis, rasterized=True)
+    some = np.random.default_rng(seed).permutation(len(x))[:2000]
+    if len(x) > 20 and np.std(x[some]) > 0 and np.std(y[some]) > 0:
+        seaborn.kdeplot(
+            x=x[some], y=y[some], levels=4, gridsize=70, color=COLOURS["spectrum"], linewidths=0.7, ax=axis
+        )
+
+
+def predictions(truth, predicted, scores):
+    """Predicted against true, one row per quantity and one column per embedding (Figure 8).
+
+    truth : {quantity: (N,)}; predicted : {quantity: {embedding: (N,)}}, NaN where unknown; scores :
+    {quantity: {embedding: {"r2", "r2_error", "sigma_nmad"}}}, the recorded numbers, written into the panels.
+    """
+    n_columns = max(len(of_quantity) for of_quantity in predicted.values())
+    figure, axes = plt.subplots(
+        len(predicted),
+        n_columns,
+        squeeze=False,
+        figsize=(PAGE_WIDTH, 2.35 * len(predicted) + 0.1),
+        layout="constrained",
+    )
+    for row, (quantity, of_quantity) in enumerate(predicted.items()):
+        every = np.concatenate([truth[quantity], *of_quantity.values()])
+        low, high = np.nanpercentile(every, [0.05, 99.95])
+        limits = (low - 0.04 * (high - low), high + 0.04 * (high - low))
+        for axis, (embedding, values) in zip(axes[row], of_quantity.items(), strict=False):
+            known = np.isfinite(truth[quantity]) & np.isfinite(values)
+            density(axis, truth[quantity][known], values[known])
+            axis.plot(limits, limits, color="black", lw=0.8, ls="--")
+            score = scores[quantity][embedding]
+            text = (
+                f"$R^2$ = {score['r2']:.3f} ± {score['r2_error']:.3f}\n"
+                rf"$\sigma_\mathrm{{NMAD}}$ = {score['sigma_nmad']:.3f}"
+            )
+            axis.text(0.04, 0.97, text, size=8, va="top", transform=axis.transAxes)
+            axis.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"true {label(quantity)}", ylabel="")
+            axis.set_title(f"from {embedding}" if row == 0 else "")
+        axes[row, 0].set_ylabel(f"predicted {label(quantity)}")
+    return figure
+
+
+def umap_panels(points, columns, title=None):
+    """One UMAP plane, coloured by each column in turn (Figures 9 to 11).
+
+    points : (N, 2); columns : {catalogue name: (N,)}; numbers get a colour bar over their central 96 %, names
+    a legend, unknown values are grey.
+    """
+    n_rows = -(-len(columns) // 2)
+    n_columns = min(2, len(columns))
+    figure, axes = plt.subplots(
+        n_rows,
+        n_columns,
+        squeeze=False,
+        figsize=(PAGE_WIDTH, 2.9 * n_rows + 0.2),
+        layout="constrained",
+    )
+    for axis in axes.flat[len(columns) :]:
+        axis.remove()
+    style = {"s": np.clip(1.5e4 / len(points), 0.5, 8), "lw": 0, "rasterized": True}
+    for axis, (name, values) in zip(axes.flat, columns.items(), strict=False):
+        values = text_column(np.asarray(values))
+        axis.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
+        if values.dtype.kind in "UO":
+            for k, group in enumerate(np.unique(values)):
+                colour = TYPE_COLOURS.get(group, f"C{k}")
+                axis.scatter(*points[values == group].T, color=colour, label=group.replace("_", " "), **style)
+            axis.legend(markerscale=3, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+            continue
+        known = np.isfinite(values.astype(float))
+        axis.scatter(*points[~known].T, color="0.8", **style)
+        low, high = np.percentile(values[known], [2, 98]) if known.any() else (0, 1)
+        dots = axis.scatter(*points[known].T, c=values[known], vmin=low, vmax=high, **style)
+        figure.colorbar(dots, ax=axis, label=label(name), extend="both", aspect=28, pad=0.02)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def silhouettes(n_clusters, scores, chosen, errors=None):
+    """Mean silhouette of k-means against the number of clusters, the chosen one marked.
+
+    n_clusters, scores, errors (K,); errors : standard deviation over restarts or subsamples.
+    """
+    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 2.5), layout="constrained")
+    axis.errorbar(n_clusters, scores, errors, marker="o", ms=4, capsize=2)
+    best = scores[list(n_clusters).index(chosen)]
+    axis.plot(chosen, best, "o", mfc="none", mec="black", ms=10)
+    note = f"k = {chosen}: {best:.3f}"
+    axis.annotate(note, (chosen, best), (10, 6), textcoords="offset points", size=8)
+    axis.set(xlabel="number of clusters k", ylabel="mean silhouette")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.margins(y=0.2)
+    return figure
