@@ -202,6 +202,33 @@ def test_other_arguments_start_anew(tmp_path, data):
     assert os.listdir(tmp_path) == []
 
 
+def test_writer_that_does_not_resume(tmp_path, data):
+    path = tmp_path / "pairs.h5"
+    options = {"image_size": 16, "columns": COLUMNS, "origin": "simulated", "seed": 3}
+    with start_writer(path) as writer:
+        writer.write(0, part(data, 0, 15))
+    with pytest.raises(KeyboardInterrupt), P.create_pairs(path, 40, resume=False, **options) as writer:
+        assert writer.done == 0
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+    with P.create_pairs(path, 40, resume=False, **options) as writer:
+        writer.write(0, data)
+        writer.finish()
+    assert os.listdir(tmp_path) == ["pairs.h5"]
+
+
+def test_second_writer_is_refused(tmp_path, data):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import test_pairs; test_pairs.start_writer(sys.argv[1])"
+    )
+    with start_writer(tmp_path / "pairs.h5") as writer:
+        command = [sys.executable, "-c", code, tmp_path / "pairs.h5", os.path.dirname(__file__)]
+        process = subprocess.run(command, capture_output=True, text=True)
+        assert "is being written by another process" in process.stderr
+        writer.write(0, data)
+        writer.finish()
+
+
 def test_killed_writer_goes_on(tmp_path, data):
     code = """
         import os, signal, sys

@@ -91,7 +91,7 @@ def _layout(pairs):
 
 def _write(path, parts, attributes):
     first = parts[0][0]
-    writer = create_pairs(
+    with create_pairs(
         path,
         sum(len(rows) for _, rows in parts),
         image_size=first.image_size,
@@ -99,14 +99,10 @@ def _write(path, parts, attributes):
         ivar=first.has_ivar,
         origin=attributes["origin"],
         attributes=attributes,
-    )
-    writer.file.attrs["done"] = 0  # rows that a killed process left may come from other files
-    try:
+        resume=False,
+    ) as writer:
         for pairs, rows in parts:
             for some, arrays in pairs.blocks(DATA if first.has_ivar else DATA[:2], rows, BLOCK):
                 catalogue = {name: column[some] for name, column in pairs.catalogue.items()}
                 writer.write(writer.done, {**arrays, "targetid": pairs.targetid[some], **catalogue})
         writer.finish()
-    except BaseException:
-        writer.discard()
-        raise

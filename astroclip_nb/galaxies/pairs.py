@@ -182,17 +182,19 @@ def _refuse_duplicates(path, targetid):
 class PairsWriter:
     """Writes a pairs file beside its final name; made by :func:`create_pairs`.
 
-    done : rows complete so far. Left as a context manager without ``finish`` it keeps the temporary file, and
-    the same call of :func:`create_pairs` goes on from there.
+    done : rows complete so far. Left as a context manager without ``finish`` it keeps the temporary file for
+    the same call of :func:`create_pairs` to go on with or, with ``resume=False``, removes it.
     """
 
-    def __init__(self, path, file):
-        self.path, self.file = Path(path), file
+    def __init__(self, path, file, resume):
+        self.path, self.file, self.resume = Path(path), file, resume
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        if self.file and not self.resume:
+            self.discard()
         self.file.close()
 
     @property
@@ -245,13 +247,13 @@ class PairsWriter:
 
 
 def create_pairs(
-    path, n, *, origin, image_size=152, columns=None, seed=None, ivar=True, attributes=None
+    path, n, *, origin, image_size=152, columns=None, seed=None, ivar=True, attributes=None, resume=True
 ) -> PairsWriter:
     """Start, or go on with, a pairs file of ``n`` galaxies; rows are written in order.
 
     columns : catalogue columns {name: dtype}; origin : "simulated", "desi", ...; attributes : more scalars.
     The rows go to ``<path>.tmp``. Where that exists from an interrupted call with the same arguments, writing
-    goes on at ``writer.done``; otherwise it starts anew.
+    goes on at ``writer.done``; otherwise, and always with ``resume=False``, it starts anew.
     """
     path, columns = Path(path), dict(columns or {})
     temporary = path.with_name(path.name + ".tmp")
@@ -262,7 +264,7 @@ def create_pairs(
     }  # fmt: skip
     types = {name: np.dtype(kind).str for name, kind in columns.items()}
     recipe = json.dumps([n, image_size, types, ivar, attributes], sort_keys=True, default=str)
-    file = _reopen(temporary, recipe)
+    file = _reopen(temporary, recipe if resume else None)
     if file is None:
         file = h5py.File(temporary, "w")
         file.create_dataset("image", (n, len(BANDS), image_size, image_size), np.float16)
@@ -273,7 +275,7 @@ def create_pairs(
         file["wavelength"] = WAVELENGTH
         file.attrs.update({**attributes, "recipe": recipe, "done": 0})
         file.flush()
-    return PairsWriter(path, file)
+    return PairsWriter(path, file, resume)
 
 
 def _reopen(temporary, recipe):

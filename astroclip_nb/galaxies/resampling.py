@@ -1,0 +1,85 @@
+"""Flux-conserving resampling: a spectrum or an image is constant over each of its bins."""
+
+import numpy as np
+
+from ..errors import InputError
+from .pairs import WAVELENGTH
+
+STEP = WAVELENGTH[1] - WAVELENGTH[0]
+
+
+def overlap(edges, new_edges):
+    """Length that each new bin shares with each old one: sparse (len(new_edges) - 1, len(edges) - 1)."""
+    from scipy import sparse
+
+    cuts = np.unique(np.concatenate([edges, new_edges]))
+    cuts = cuts[(cuts >= max(edges[0], new_edges[0])) & (cuts <= min(edges[-1], new_edges[-1]))]
+    middle, length = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts)
+    old, new = np.searchsorted(edges, middle) - 1, np.searchsorted(new_edges, middle) - 1
+    return sparse.csr_matrix((length, (new, old)), shape=(len(new_edges) - 1, len(edges) - 1))
+
+
+def on_grid(wavelength):
+    """Whether every wavelength (n,) falls on the pairs grid, 3600 + 0.8 k A, to 1 % of a bin."""
+    k = (np.asarray(wavelength) - WAVELENGTH[0]) / STEP
+    return bool(np.all(np.abs(k - np.rint(k)) < 0.01) and k.min() > -0.5 and k.max() < len(WAVELENGTH) - 0.5)
+
+
+def combine(wavelength, flux, ivar):
+    """Inverse-variance mean on the pairs grid of measurements that fall on it.
+
+    wavelength (n,) may repeat, where the arms of a spectrograph overlap; flux, ivar (N, n).
+    Returns spectrum and ivar, both (N, 7781) float32; both are 0 where nothing is known.
+    """
+    from scipy import sparse
+
+    bins = np.rint((np.asarray(wavelength) - WAVELENGTH[0]) / STEP).astype(int)
+    place = sparse.csr_matrix(
+        (np.ones(len(bins)), (np.arange(len(bins)), bins)), (len(bins), len(WAVELENGTH))
+    )
+    flux, ivar = _masked(flux, ivar)
+    weight = ivar @ place
+    spectrum = np.divide((ivar * flux) @ place, weight, out=np.zeros_like(weight), where=weight > 0)
+    return spectrum.astype(np.float32), weight.astype(np.float32)
+
+
+def resample(wavelength, flux, ivar=None):
+    """Spectra on any wavelength grid, linear or not, on the pairs grid.
+
+    wavelength (n,) vacuum Angstrom, increasing, the middles of the bins; flux (N, n) or (n,) per Angstrom;
+    ivar of the same shape, 0 where masked. Returns spectrum and ivar, both (N, 7781) float32.
+
+    A new bin is the mean of the old ones it covers, weighted by the wavelength they share, so the integral of
+    the flux is kept (as in SpectRes, Carnall 2017). Its variance is that of the weighted mean; correlations
+    between neighbours are not kept. Masked and non-finite bins do not count; where less than half of a new
+    bin is known, spectrum and ivar are 0. Without ``ivar`` the one returned is 1 where known, else 0.
+    """
+    wavelength = np.asarray(wavelength, float)
+    if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
+        raise InputError("Wavelengths have to be one increasing list; sort them and drop repeated ones.")
+    if np.shape(flux)[-1] != len(wavelength):
+        raise InputError(f"The flux has {np.shape(flux)[-1]} bins, its wavelengths {len(wavelength)}.")
+    flux, weight = _masked(flux, np.ones_like(flux, float) if ivar is None else ivar)
+    shared = overlap(_edges(wavelength), _edges(WAVELENGTH))
+    good = weight > 0
+    variance = np.divide(1, weight, out=np.zeros_like(weight), where=good)
+    covered = (shared @ good.T).T
+    known = covered >= STEP / 2
+    spectrum = np.divide((shared @ flux.T).T, covered, out=np.zeros_like(covered), where=known)
+    if ivar is None:
+        return spectrum.astype(np.float32), known.astype(np.float32)
+    spread = (shared.power(2) @ variance.T).T
+    new_ivar = np.divide(covered**2, spread, out=np.zeros_like(covered), where=known)
+    return spectrum.astype(np.float32), new_ivar.astype(np.float32)
+
+
+def _masked(flux, ivar):
+    """Both as (N, n) float64 and 0 where either is not finite or the inverse variance not positive."""
+    flux, ivar = np.atleast_2d(flux).astype(float), np.atleast_2d(ivar).astype(float)
+    good = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
+    return np.where(good, flux, 0), np.where(good, ivar, 0)
+
+
+def _edges(centres):
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])

@@ -1,0 +1,274 @@
+"""Spectra and images of real galaxies, from FITS files of DESI and the Legacy Surveys."""
+
+import contextlib
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from .pairs import BANDS, PIXEL_SCALE, WAVELENGTH, create_pairs
+from .resampling import combine, on_grid, overlap, resample
+
+ARMS = ("B", "R", "Z")
+MAGNITUDES = {"mag_g": "FLUX_G", "mag_r": "FLUX_R", "mag_z": "FLUX_Z", "fibre_mag_r": "FIBERFLUX_R"}
+
+
+def read_spectra(path, redshifts=None):
+    """Galaxy spectra of a FITS file on the pairs grid; the layout is recognised.
+
+    A DESI coadd (see :func:`read_desi_coadd`), or one table with a WAVELENGTH column and a column
+    TARGET<TARGETID> of flux for each galaxy (see :func:`read_spectrum_table`). ``redshifts`` is the redrock
+    or zbest file of the same targets. Returns a dict of arrays, N galaxies: ``targetid`` (N,) int64,
+    ``spectrum`` and its inverse variance ``ivar`` (N, 7781) float32 in 1e-17 erg/s/cm2/A, ``redshift`` (N,)
+    float32, NaN where unknown; everything else is a catalogue column (N,). Raises InputError for anything
+    unreadable.
+    """
+    with open_fits(path) as file:
+        names = {hdu.name for hdu in file}
+        table = any("WAVELENGTH" in _columns(hdu) for hdu in file)
+    if names & {f"{arm}_FLUX" for arm in ARMS}:
+        return read_desi_coadd(path, redshifts)
+    if table:
+        return read_spectrum_table(path, redshifts)
+    raise InputError(
+        f"{path} holds the HDUs {', '.join(sorted(names))}, expected those of a DESI coadd (B_FLUX, ...) or "
+        "a table with columns WAVELENGTH and TARGET<TARGETID>; check the file."
+    )
+
+
+def read_desi_coadd(coadd, redrock=None):
+    """Spectra of a DESI coadd file, its arms combined by inverse variance; a dict as in :func:`read_spectra`.
+
+    The arms share one grid of 0.8 A from 3600 A and overlap; an arm on another grid is resampled. Masked bins
+    get ivar 0. Kept are science targets (OBJTYPE TGT) and, with ``redrock``, those with SPECTYPE GALAXY and
+    ZWARN 0. Further columns, where FIBERMAP has them: ebv, and mag_g, mag_r, mag_z (total), fibre_mag_r, AB
+    without correction for extinction. Data model: https://desidatamodel.readthedocs.io.
+    """
+    with open_fits(coadd) as file:
+        fibermap = _hdu(coadd, file, "FIBERMAP").data
+        arms = [_arm(coadd, file, arm, len(fibermap)) for arm in ARMS]
+        wavelength = np.concatenate([arm[0] for arm in arms])
+        flux, ivar = (np.concatenate([arm[k] for arm in arms], axis=1) for k in (1, 2))
+    _warn_not_finite(coadd, (flux + ivar)[ivar != 0])
+    spectrum, ivar = combine(wavelength, flux, ivar)
+    catalogue = {}
+    if "EBV" in fibermap.names:
+        catalogue["ebv"] = fibermap["EBV"].astype(np.float32)
+    for name, column in MAGNITUDES.items():
+        if column in fibermap.names:
+            nanomaggies = np.where(fibermap[column] > 0, fibermap[column], np.nan)
+            catalogue[name] = (22.5 - 2.5 * np.log10(nanomaggies)).astype(np.float32)
+    targetid = fibermap["TARGETID"].astype(np.int64)
+    science = fibermap["OBJTYPE"] == "TGT" if "OBJTYPE" in fibermap.names else targetid > 0
+    spectra = {"targetid": targetid, "spectrum": spectrum, "ivar": ivar, **catalogue}
+    return _galaxies(coadd, {name: values[science] for name, values in spectra.items()}, redrock)
+
+
+def read_spectrum_table(path, redshifts=None):
+    """Spectra of a table with columns WAVELENGTH (A) and TARGET<TARGETID>; a dict as in :func:`read_spectra`.
+
+    Rows at the same wavelength, from overlapping arms, are averaged; another grid than the pairs grid is
+    resampled. The table knows no errors: ``ivar`` is 1 where the spectrum is known and 0 where it is not.
+    """
+    with open_fits(path) as file:
+        table = next((hdu.data for hdu in file if "WAVELENGTH" in _columns(hdu)), None)
+        names = [name for name in getattr(table, "names", ()) if re.fullmatch(r"TARGET\d+", name)]
+        if not names:
+            raise InputError(
+                f"{path}: no table with columns WAVELENGTH and TARGET<TARGETID>; check the file."
+            )
+        wavelength = table["WAVELENGTH"].astype(float)
+        flux = np.stack([table[name].astype(float) for name in names])
+    _warn_not_finite(path, flux)
+    if on_grid(wavelength):
+        spectrum, count = combine(wavelength, flux, np.ones_like(flux))
+        ivar = (count > 0).astype(np.float32)
+    else:
+        spectrum, ivar = resample(wavelength, flux)
+    targetid = np.array([int(name.removeprefix("TARGET")) for name in names])
+    return _galaxies(path, {"targetid": targetid, "spectrum": spectrum, "ivar": ivar}, redshifts)
+
+
+def read_legacy_cutout(path, size=152):
+    """Image (3, size, size) float32 of a Legacy Surveys FITS cut-out, nanomaggies/pixel in g, r, z.
+
+    The middle is kept: larger cut-outs are cropped around it, smaller ones padded with zeros, the sky; an odd
+    number of pixels to spare leaves the larger half at the far side. A pixel scale that differs from 0.262
+    arcsec by more than 0.5 % is resampled, keeping the flux. Raises InputError where a band is missing, the
+    file is cut off, or pixels are not finite: no mask goes with an image, so they cannot be told from sky.
+    """
+    with open_fits(path) as file:
+        header, image = file[0].header, file[0].data
+        bands = str(header.get("BANDS", ""))
+        if image is None or image.ndim != 3 or len(image) != len(bands):
+            shape = "no image" if image is None else f"an image of shape {image.shape}"
+            raise InputError(f"{path}: {shape} with BANDS = {bands!r}, expected (3, ny, nx) with 'grz'.")
+        missing = [band for band in BANDS if band not in bands]
+        if missing:
+            raise InputError(
+                f"{path}: BANDS = {bands!r} lacks {', '.join(missing)}; fetch the cut-out in grz."
+            )
+        image = image[[bands.index(band) for band in BANDS]].astype(np.float32)
+        scale = _pixel_scale(path, header)
+    bad = int(image.size - np.isfinite(image).sum())
+    if bad:
+        raise InputError(f"{path}: {bad} of {image.size} pixels are not finite; fetch the cut-out again.")
+    if abs(scale / PIXEL_SCALE - 1) > 0.005:
+        image = _rescale(image, scale, size)
+    short = [max(0, size - count) for count in image.shape[1:]]
+    image = np.pad(image, [(0, 0), *((count // 2, count - count // 2) for count in short)])
+    y, x = ((count - size) // 2 for count in image.shape[1:])
+    return image[:, y : y + size, x : x + size]
+
+
+def cutouts_in(folder):
+    """Cut-outs of a folder by galaxy, {TARGETID: path}: the FITS files whose name is a TARGETID."""
+    return {int(path.stem): path for path in sorted(Path(folder).glob("*.fits")) if path.stem.isdigit()}
+
+
+def pairs_from_survey(spectra, cutouts, path, *, image_size=152, origin="desi"):
+    """Write a pairs file of the galaxies that have both a spectrum and a cut-out, matched by TARGETID.
+
+    spectra : what :func:`read_spectra` returns; cutouts : {TARGETID: path}, see :func:`cutouts_in`. Returns
+    {"pairs", "without_image", "without_spectrum"}, the number of each.
+    """
+    rows = [row for row, targetid in enumerate(spectra["targetid"].tolist()) if targetid in cutouts]
+    if not rows:
+        raise InputError(
+            f"None of {len(spectra['targetid'])} spectra has a cut-out; name them <TARGETID>.fits."
+        )
+    arrays = ("spectrum", "ivar", "targetid")
+    columns = {name: values.dtype for name, values in spectra.items() if name not in arrays}
+    options = {"image_size": image_size, "columns": columns, "origin": origin, "resume": False}
+    with create_pairs(path, len(rows), **options) as writer:
+        for row in rows:
+            image = read_legacy_cutout(cutouts[int(spectra["targetid"][row])], image_size)
+            one = {name: values[row : row + 1] for name, values in spectra.items()}
+            writer.write(writer.done, {"image": image[None], **one})
+        writer.finish()
+    return {
+        "pairs": len(rows),
+        "without_image": len(spectra["targetid"]) - len(rows),
+        "without_spectrum": len(cutouts) - len(rows),
+    }
+
+
+@contextlib.contextmanager
+def open_fits(path):
+    """An open FITS file that is whole; one sentence (InputError) for a missing, cut off or other file."""
+    from astropy.io import fits
+    from astropy.utils.exceptions import AstropyUserWarning
+
+    with contextlib.ExitStack() as stack:
+        try:
+            with warnings.catch_warnings():
+                for message in ("File may have been truncated", "Error validating header"):
+                    warnings.filterwarnings("error", message)
+                file = stack.enter_context(fits.open(path, memmap=False))
+                len(file)  # reads every header, and so finds a file that ends early
+        except FileNotFoundError:
+            raise InputError(f"{path} does not exist; check the name or download it.") from None
+        except AstropyUserWarning:
+            raise InputError(f"{path} is cut off in the middle; download it again.") from None
+        except (OSError, EOFError, ValueError) as error:
+            raise InputError(f"{path} is not a readable FITS file ({error}); download it again.") from None
+        yield file
+
+
+def read_redshifts(path):
+    """Redshift table of a redrock or zbest file: targetid (M,), redshift (M,), galaxy (M,) bool.
+
+    ``galaxy`` marks a secure redshift of a galaxy: SPECTYPE GALAXY and ZWARN 0.
+    """
+    needed = {"TARGETID", "Z", "ZWARN", "SPECTYPE"}
+    with open_fits(path) as file:
+        table = next((hdu.data for hdu in file if needed <= _columns(hdu)), None)
+        if table is None:
+            raise InputError(
+                f"{path}: no table with columns {', '.join(sorted(needed))}; give a redrock file."
+            )
+        galaxy = (table["SPECTYPE"] == "GALAXY") & (table["ZWARN"] == 0)
+        return table["TARGETID"].astype(np.int64), table["Z"].astype(np.float32), galaxy
+
+
+def _galaxies(path, spectra, redshifts):
+    """Add ``redshift`` to spectra and keep the galaxies; everything is kept where no redshifts are given."""
+    targetid = spectra["targetid"]
+    if len(np.unique(targetid)) < len(targetid):
+        raise InputError(
+            f"{path}: a TARGETID occurs more than once, expected one spectrum for each; coadd them."
+        )
+    if redshifts is None:
+        return {**spectra, "redshift": np.full(len(targetid), np.nan, np.float32)}
+    identifiers, redshift, galaxy = read_redshifts(redshifts)
+    known = dict(zip(identifiers[galaxy].tolist(), redshift[galaxy].tolist(), strict=True))
+    keep = np.array([identifier in known for identifier in targetid.tolist()], bool)
+    if not keep.any():
+        raise InputError(
+            f"{redshifts}: none of the {len(targetid)} spectra in {path} is a galaxy with ZWARN 0."
+        )
+    spectra = {name: values[keep] for name, values in spectra.items()}
+    spectra["redshift"] = np.array([known[t] for t in spectra["targetid"].tolist()], np.float32)
+    return spectra
+
+
+def _arm(path, file, arm, n):
+    """Wavelength (m,), flux and ivar (n, m) of one arm, on the pairs grid; ivar 0 where masked."""
+    names = [f"{arm}_{what}" for what in ("WAVELENGTH", "FLUX", "IVAR", "MASK")]
+    wavelength, flux, ivar, mask = (_hdu(path, file, name).data for name in names)
+    for name, data in zip(names[1:], (flux, ivar, mask), strict=True):
+        if data.shape != (n, len(wavelength)):
+            expected = f"({n}, {len(wavelength)})"
+            raise InputError(
+                f"{path}: {name} has shape {data.shape}, expected {expected}; download it again."
+            )
+    ivar = np.where(mask == 0, ivar, 0)
+    if on_grid(wavelength):
+        return wavelength, flux, ivar
+    return WAVELENGTH, *resample(wavelength, flux, ivar)
+
+
+def _hdu(path, file, name):
+    try:
+        return file[name]
+    except KeyError:
+        raise InputError(
+            f"{path}: HDU {name} is missing, expected a DESI coadd file; download it again."
+        ) from None
+
+
+def _columns(hdu):
+    return set(hdu.columns.names) if hasattr(hdu, "columns") else set()
+
+
+def _warn_not_finite(path, flux):
+    bad = int(flux.size - np.isfinite(flux).sum())
+    if bad:
+        warnings.warn(f"{path}: {bad} of {flux.size} bins are not finite; they are masked.", stacklevel=4)
+
+
+def _pixel_scale(path, header):
+    """Arcsec per pixel from the header's world coordinates."""
+    from astropy.wcs import WCS
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    if "CD1_1" not in header and "CDELT1" not in header:
+        raise InputError(
+            f"{path}: the header gives no pixel scale (CD1_1 or CDELT1); fetch the cut-out again."
+        )
+    return 3600 * float(np.mean(proj_plane_pixel_scales(WCS(header, naxis=2))))
+
+
+def _rescale(image, scale, size):
+    """Image (3, ny, nx) of ``scale`` arcsec pixels as (3, size, size) of 0.262 around the same middle.
+
+    The flux of each pixel is shared among the new ones in proportion to area.
+    """
+
+    def share(count):
+        edges, new_edges = ((np.arange(n + 1) - n / 2) * s for n, s in ((count, scale), (size, PIXEL_SCALE)))
+        return overlap(edges, new_edges).toarray() / scale
+
+    return (share(image.shape[1]) @ image @ share(image.shape[2]).T).astype(np.float32)

@@ -1,0 +1,351 @@
+"""Survey FITS files: real ones where they are at hand, small ones in their layouts otherwise."""
+
+import os
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from scipy.special import erf
+
+from astroclip_nb.errors import InputError
+from astroclip_nb.galaxies import surveys
+from astroclip_nb.galaxies.pairs import WAVELENGTH, open_pairs
+from astroclip_nb.galaxies.resampling import on_grid, overlap, resample
+
+COADD, REDROCK = "coadd-4-80613-thru20210324.fits", "redrock-4-80613-thru20210324.fits"
+ARMS = {"B": (3600.0, 2751), "R": (5760.0, 2326), "Z": (7520.0, 2881)}
+
+
+# Resampling
+
+
+def naive_resample(wavelength, flux, ivar):
+    """Bin by bin, with explicit loops."""
+    middle = (wavelength[1:] + wavelength[:-1]) / 2
+    edges = np.r_[2 * wavelength[0] - middle[0], middle, 2 * wavelength[-1] - middle[-1]]
+    spectrum, new_ivar = np.zeros(len(WAVELENGTH)), np.zeros(len(WAVELENGTH))
+    for k, centre in enumerate(WAVELENGTH):
+        total = covered = variance = 0.0
+        near = (edges[1:] > centre - 0.4) & (edges[:-1] < centre + 0.4) & (ivar > 0)
+        for j in np.flatnonzero(near):
+            shared = min(edges[j + 1], centre + 0.4) - max(edges[j], centre - 0.4)
+            total, covered = total + shared * flux[j], covered + shared
+            variance += shared**2 / ivar[j]
+        if covered >= 0.4:
+            spectrum[k], new_ivar[k] = total / covered, covered**2 / variance
+    return spectrum, new_ivar
+
+
+@pytest.mark.parametrize(
+    "wavelength",
+    [np.arange(3700.3, 9000, 1.7), 10 ** np.arange(3.56, 3.99, 1e-4), np.arange(3500, 9900, 0.31)],
+)
+def test_resampling_agrees_with_loops(wavelength):
+    rng = np.random.default_rng(0)
+    flux = rng.normal(5, 1, len(wavelength))
+    ivar = rng.uniform(0.5, 2, len(wavelength)) * (rng.random(len(wavelength)) > 0.05)
+    spectrum, new_ivar = resample(wavelength, flux, ivar)
+    expected, expected_ivar = naive_resample(wavelength, flux, ivar)
+    np.testing.assert_allclose(spectrum[0], expected, atol=1e-4)
+    np.testing.assert_allclose(new_ivar[0], expected_ivar, rtol=1e-4, atol=1e-6)
+
+
+def test_resampling_keeps_flux_and_identity():
+    wavelength = 10 ** np.arange(np.log10(3650), np.log10(9700), 1.3e-4)
+    line = np.exp(-0.5 * ((wavelength - 6564.6) / 3) ** 2)
+    spectrum, _ = resample(wavelength, line)
+    edges = np.sqrt(wavelength[1:] * wavelength[:-1])
+    assert spectrum.sum() * 0.8 == pytest.approx((line[1:-1] * np.diff(edges)).sum(), rel=1e-4)
+    flux = np.random.default_rng(0).normal(size=(2, 7781))
+    same, ivar = resample(WAVELENGTH, flux, np.full_like(flux, 4))
+    np.testing.assert_allclose(same, flux, atol=1e-6)
+    np.testing.assert_allclose(ivar, 4, rtol=1e-5)
+
+
+def test_resampled_ivar_is_the_scatter():
+    """Noise of known variance, resampled many times, scatters as the returned ivar says."""
+    wavelength = 5000 + 0.5 * np.arange(600)
+    noise = np.random.default_rng(0).normal(0, 2, (2000, 600))
+    spectrum, ivar = resample(wavelength, noise, np.full_like(noise, 0.25))
+    inside = (WAVELENGTH > 5010) & (WAVELENGTH < 5290)
+    assert np.median(spectrum[:, inside].var(0) * ivar[0, inside]) == pytest.approx(1, rel=0.01)
+
+
+def test_uncovered_and_not_finite_bins_are_masked():
+    wavelength = np.arange(4000.0, 5000, 0.8)
+    flux = np.ones(len(wavelength))
+    flux[[100, 101, 102]] = np.nan, np.inf, -np.inf
+    spectrum, ivar = resample(wavelength, flux)
+    assert np.isfinite(spectrum).all() and set(np.unique(ivar)) == {0, 1}
+    known = ivar[0] > 0
+    assert known[(WAVELENGTH > 4001) & (WAVELENGTH < 4999)].sum() == 1247 - 3
+    assert (spectrum[0, ~known] == 0).all() and not known[WAVELENGTH < 3999].any()
+
+
+def test_resampling_refuses_disorder():
+    with pytest.raises(InputError, match="increasing"):
+        resample(np.array([5000.0, 4000.0]), np.ones(2))
+    with pytest.raises(InputError, match="3 bins, its wavelengths 2"):
+        resample(np.array([4000.0, 5000.0]), np.ones(3))
+
+
+# DESI
+
+
+def test_real_coadd_against_its_arms(shared_data):
+    found = surveys.read_spectra(shared_data / COADD, shared_data / REDROCK)
+    assert found["targetid"].tolist() == [39633345008634465]
+    assert found["redshift"][0] == pytest.approx(0.36874, abs=1e-5)
+    assert found["mag_r"][0] == pytest.approx(22.5 - 2.5 * np.log10(5.947273), abs=1e-5)
+    total, weight = np.zeros(7781), np.zeros(7781)
+    with fits.open(shared_data / COADD) as file:
+        for arm, (first, count) in ARMS.items():
+            assert file[f"{arm}_WAVELENGTH"].data[0] == first and on_grid(file[f"{arm}_WAVELENGTH"].data)
+            flux, ivar = (file[f"{arm}_{name}"].data[0].astype(float) for name in ("FLUX", "IVAR"))
+            for j in range(count):
+                k = round((first - 3600) / 0.8) + j
+                total[k] += flux[j] * ivar[j]
+                weight[k] += ivar[j]
+    np.testing.assert_allclose(found["spectrum"][0], total / weight, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["ivar"][0], weight, rtol=1e-5)
+
+
+def test_real_table_of_spectra(shared_data):
+    path = shared_data / "desihigh-bgs-spectra.fits"
+    found = surveys.read_spectra(path, shared_data / "desihigh-bgs-zbest.fits")
+    np.testing.assert_allclose(found["redshift"], [0.12528, 0.08682, 0.10380, 0.18970, 0.25996], atol=1e-5)
+    table = fits.getdata(path, 1)
+    rows = {}
+    for wavelength, flux in zip(table["WAVELENGTH"], table["TARGET35191325330508629"], strict=True):
+        rows.setdefault(round((wavelength - 3600) / 0.8), []).append(flux)
+    expected = [np.mean(rows[k]) for k in range(7781)]
+    np.testing.assert_allclose(found["spectrum"][2], expected, rtol=1e-4, atol=1e-5)
+    assert (found["ivar"] == 1).all() and (surveys.read_spectra(path)["redshift"] != 0).all()
+
+
+def write_coadd(path, n=4, without=(), **change):
+    """A DESI coadd of n fibres, flux 2 and ivar 1 everywhere; ``change`` replaces HDUs."""
+    targetid = 39627000000000000 + np.arange(n)
+    columns = [
+        fits.Column("TARGETID", "K", array=targetid),
+        fits.Column("OBJTYPE", "3A", array=["TGT"] * (n - 1) + ["SKY"]),
+        fits.Column("FLUX_G", "E", array=np.linspace(-1, 10, n)),
+    ]
+    file = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns, name="FIBERMAP")])
+    for arm, (first, count) in ARMS.items():
+        data = {
+            "WAVELENGTH": first + 0.8 * np.arange(count),
+            "FLUX": np.full((n, count), 2, np.float32),
+            "IVAR": np.ones((n, count), np.float32),
+            "MASK": np.zeros((n, count), np.int32),
+        }
+        for name, values in data.items():
+            values = change.get(f"{arm}_{name}", values)
+            file.append(fits.ImageHDU(values, name=f"{arm}_{name}"))
+    fits.HDUList([hdu for hdu in file if hdu.name not in without]).writeto(path)
+    return path
+
+
+def write_redrock(path, targetid, **columns):
+    n = len(targetid)
+    values = {"Z": np.linspace(0.1, 0.4, n), "ZWARN": np.zeros(n, int), "SPECTYPE": ["GALAXY"] * n, **columns}
+    formats = {"Z": "D", "ZWARN": "K", "SPECTYPE": "6A"}
+    made = [fits.Column(name, formats[name], array=values[name]) for name in formats]
+    made.append(fits.Column("TARGETID", "K", array=targetid))
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(made, name="REDSHIFTS")]).writeto(path)
+    return path
+
+
+def test_masked_bins_and_overlap(tmp_path):
+    mask, flux = np.zeros((4, 2751), np.int32), np.full((4, 2326), 5, np.float32)
+    mask[0, 10], mask[0, 2740] = 1, 4  # the second is where B and R overlap
+    found = surveys.read_desi_coadd(write_coadd(tmp_path / "c.fits", B_MASK=mask, R_FLUX=flux))
+    assert len(found["targetid"]) == 3 and np.isnan(found["redshift"]).all()
+    spectrum, ivar = found["spectrum"][0], found["ivar"][0]
+    assert ivar[10] == spectrum[10] == 0
+    assert (ivar[2740], spectrum[2740]) == (1, 5)  # R alone
+    assert (ivar[2741], spectrum[2741]) == (2, 3.5)
+    assert np.isnan(found["mag_g"][0]) and np.isfinite(found["mag_g"][1:]).all()
+
+
+def test_only_secure_galaxies(tmp_path):
+    targetid = 39627000000000000 + np.array([2, 0, 1, 99])
+    types = ["GALAXY", "GALAXY", "STAR", "GALAXY"]
+    path = write_redrock(tmp_path / "r.fits", targetid, SPECTYPE=types, ZWARN=[0, 4, 0, 0])
+    found = surveys.read_spectra(write_coadd(tmp_path / "c.fits"), path)
+    assert found["targetid"].tolist() == [39627000000000002] and found["redshift"] == np.float32(0.1)
+    nothing = write_redrock(tmp_path / "n.fits", targetid, ZWARN=[1, 1, 1, 0])
+    with pytest.raises(InputError, match="none of the 3 spectra in .* is a galaxy with ZWARN 0"):
+        surveys.read_spectra(tmp_path / "c.fits", nothing)
+
+
+def test_not_finite_bins_are_counted_and_masked(tmp_path):
+    flux = np.full((4, 2751), 2, np.float32)
+    flux[1, :3] = np.nan, np.inf, -np.inf
+    with pytest.warns(UserWarning, match="3 of 31832 bins are not finite"):
+        found = surveys.read_desi_coadd(write_coadd(tmp_path / "c.fits", B_FLUX=flux))
+    assert (found["ivar"][1, :3] == 0).all() and np.isfinite(found["spectrum"]).all()
+
+
+def test_arm_on_another_grid_is_resampled(tmp_path):
+    shifted = ARMS["Z"][0] + 0.3 + 0.8 * np.arange(2881)
+    found = surveys.read_desi_coadd(write_coadd(tmp_path / "c.fits", Z_WAVELENGTH=shifted))
+    np.testing.assert_allclose(found["spectrum"], 2, rtol=1e-6)
+    assert (found["ivar"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"without": ["R_IVAR"]}, "HDU R_IVAR is missing"),
+        ({"without": ["FIBERMAP"]}, "HDU FIBERMAP is missing"),
+        ({"B_FLUX": np.zeros((4, 2750), np.float32)}, r"B_FLUX has shape \(4, 2750\), expected \(4, 2751\)"),
+    ],
+)
+def test_coadd_with_something_wrong(tmp_path, options, said):
+    with pytest.raises(InputError, match=said):
+        surveys.read_spectra(write_coadd(tmp_path / "c.fits", **options))
+
+
+def test_files_that_are_no_spectra(tmp_path, shared_data):
+    (tmp_path / "empty.fits").write_bytes(b"")
+    (tmp_path / "text.fits").write_text("no FITS\n" * 1000)
+    whole = (shared_data / COADD).read_bytes()
+    for name, size in {"half.fits": 300_000, "header.fits": 4000}.items():
+        (tmp_path / name).write_bytes(whole[:size])
+    fits.PrimaryHDU(np.zeros((3, 9, 9))).writeto(tmp_path / "image.fits")
+    said = {
+        "empty.fits": "not a readable FITS",
+        "text.fits": "not a readable FITS",
+        "half.fits": "cut off in the middle|not a readable",
+        "header.fits": "cut off in the middle|not a readable",
+        "image.fits": "holds the HDUs PRIMARY",
+        "none.fits": "does not exist",
+    }
+    for name, message in said.items():
+        with pytest.raises(InputError, match=message):
+            surveys.read_spectra(tmp_path / name)
+    with pytest.raises(InputError, match="no table with columns SPECTYPE, TARGETID, Z, ZWARN"):
+        surveys.read_spectra(shared_data / COADD, tmp_path / "image.fits")
+
+
+def test_repeated_targetid_is_refused(tmp_path):
+    path = write_coadd(tmp_path / "c.fits")
+    with fits.open(path, mode="update") as file:
+        file["FIBERMAP"].data["TARGETID"][:] = 7
+    with pytest.raises(InputError, match="more than once"):
+        surveys.read_spectra(path)
+
+
+# Legacy Surveys
+
+
+def write_cutout(path, image, bands="grz", scale=0.262):
+    header = fits.Header({"BANDS": bands, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
+    header.update(CD1_1=-scale / 3600, CD2_2=scale / 3600, CD1_2=0.0, CD2_1=0.0)
+    fits.PrimaryHDU(image.astype(np.float32), header).writeto(path)
+    return path
+
+
+def test_real_cutout(shared_data):
+    path = shared_data / "legacy-grz-225px.fits"
+    image = surveys.read_legacy_cutout(path)
+    assert image.dtype == np.float32 and image.shape == (3, 152, 152)
+    np.testing.assert_array_equal(image, fits.getdata(path)[:, 36:188, 36:188])
+    for band in image:  # the galaxy is in the middle
+        assert np.unravel_index(band.argmax(), band.shape) == (76, 76)
+    padded = surveys.read_legacy_cutout(path, 300)
+    np.testing.assert_array_equal(padded[:, 37:262, 37:262], fits.getdata(path))
+    assert padded[:, :37].any() == padded[:, :, 262:].any() == False  # noqa: E712
+    with pytest.raises(InputError, match="cut off in the middle"):
+        surveys.read_legacy_cutout(shared_data / "legacy-grz-truncated.fits")
+
+
+def test_bands_are_found_by_name(tmp_path):
+    image = np.arange(5, dtype=float)[:, None, None] * np.ones((5, 160, 160))
+    found = surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image, "ugriz"))
+    np.testing.assert_array_equal(found[:, 0, 0], [1, 2, 4])
+    with pytest.raises(InputError, match="'gri' lacks z"):
+        surveys.read_legacy_cutout(write_cutout(tmp_path / "b.fits", image[:3], "gri"))
+    with pytest.raises(InputError, match=r"shape \(3, 160, 160\) with BANDS = 'gr'"):
+        surveys.read_legacy_cutout(write_cutout(tmp_path / "c.fits", image[:3], "gr"))
+    fits.PrimaryHDU(image[:3], fits.Header({"BANDS": "grz"})).writeto(tmp_path / "d.fits")
+    with pytest.raises(InputError, match="no pixel scale"):
+        surveys.read_legacy_cutout(tmp_path / "d.fits")
+
+
+def gaussian(size, scale, sigma=1.2, offset=0.9):
+    """Light of a Gaussian (sigma and offset in arcsec, flux 1) falling in each pixel, analytic."""
+    edges = (np.arange(size + 1) - size / 2) * scale
+
+    def share(centre):
+        return np.diff(erf((edges - centre) / sigma / np.sqrt(2))) / 2
+
+    return np.outer(share(-offset), share(offset))
+
+
+@pytest.mark.parametrize("scale, size", [(0.131, 320), (0.2359, 200), (0.4, 110)])
+def test_other_pixel_scale_keeps_flux_and_place(tmp_path, scale, size):
+    image = np.array([1, 2, 5])[:, None, None] * gaussian(size, scale)
+    found = surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image, scale=scale))
+    assert found.shape == (3, 152, 152)
+    np.testing.assert_allclose(found.sum((1, 2)), [1, 2, 5], rtol=1e-5)
+    x = (np.arange(152) - 75.5) * 0.262
+    assert (found[0].sum(0) * x).sum() == pytest.approx(0.9, abs=1e-3)
+    assert (found[0].sum(1) * x).sum() == pytest.approx(-0.9, abs=1e-3)
+    truth = gaussian(152, 0.262)
+    assert np.abs(found[0] - truth).max() < 0.1 * truth.max()
+
+
+def test_pixels_that_are_not_finite_are_refused(tmp_path):
+    image = np.zeros((3, 160, 160))
+    image[1, 3, :2] = np.nan, np.inf
+    with pytest.raises(InputError, match="2 of 76800 pixels are not finite"):
+        surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image))
+
+
+def test_overlap_rows_sum_to_the_bins():
+    edges, new_edges = np.array([0.0, 1, 3, 4]), np.array([0.5, 2, 3.5])
+    np.testing.assert_allclose(overlap(edges, new_edges).toarray(), [[0.5, 1, 0], [0, 1, 0.5]])
+
+
+# Pairs
+
+
+@pytest.fixture
+def observed(tmp_path):
+    """Three galaxies with spectra, cut-outs of two of them and of one other."""
+    targetid = 39627000000000000 + np.arange(3)
+    redrock = write_redrock(tmp_path / "r.fits", targetid)
+    spectra = surveys.read_spectra(write_coadd(tmp_path / "c.fits"), redrock)
+    (tmp_path / "cutouts").mkdir()
+    for value, name in enumerate([39627000000000002, 39627000000000000, 5]):
+        write_cutout(tmp_path / "cutouts" / f"{name}.fits", np.full((3, 160, 160), value))
+    (tmp_path / "cutouts" / "readme.fits").write_text("not a galaxy")
+    return spectra, tmp_path / "cutouts", tmp_path / "pairs" / "pairs.h5"
+
+
+def test_spectra_and_cutouts_matched(observed):
+    spectra, folder, path = observed
+    report = surveys.pairs_from_survey(spectra, surveys.cutouts_in(folder), path)
+    assert report == {"pairs": 2, "without_image": 1, "without_spectrum": 1}
+    with open_pairs(path) as pairs:
+        assert (pairs.targetid - 39627000000000000).tolist() == [0, 2]
+        assert pairs.read("image", [0, 1])[:, 0, 0, 0].tolist() == [1, 0]
+        np.testing.assert_array_equal(pairs.read("spectrum", [0, 1]), spectra["spectrum"][[0, 2]])
+        np.testing.assert_allclose(pairs.catalogue["redshift"], [0.1, 0.4])
+        assert set(pairs.catalogue) == {"redshift", "mag_g"} and pairs.attributes["origin"] == "desi"
+
+
+def test_a_bad_cutout_leaves_no_pairs_file(observed):
+    spectra, folder, path = observed
+    whole = (folder / "39627000000000002.fits").read_bytes()
+    (folder / "39627000000000002.fits").write_bytes(whole[:50_000])
+    with pytest.raises(InputError, match="39627000000000002.fits is cut off"):
+        surveys.pairs_from_survey(spectra, surveys.cutouts_in(folder), path)
+    assert os.listdir(path.parent) == []
+    (folder / "39627000000000002.fits").write_bytes(whole)
+    surveys.pairs_from_survey(spectra, surveys.cutouts_in(folder), path)
+    assert os.listdir(path.parent) == ["pairs.h5"]
+    with pytest.raises(InputError, match="None of 3 spectra has a cut-out"):
+        surveys.pairs_from_survey(spectra, {1: path}, path)
