@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import integrate, signal, special
 
+from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies.simulate import artefacts, discs, images, profiles, sky
 
 FLUX = np.array([[2.0, 6.0, 9.0], [10.0, 20.0, 28.0], [9.0, 12.0, 13.0]])
@@ -287,6 +288,11 @@ def test_three_per_cent_have_an_artefact_in_the_stated_shares():
     assert (drawn != "").mean() == pytest.approx(0.03, rel=0.1)
     for name, share in {"star": 0.45, "trail": 0.3, "edge": 0.15, "band": 0.1}.items():
         assert (drawn == name).sum() / (drawn != "").sum() == pytest.approx(share, abs=0.05)
+
+
+def test_unknown_artefact_is_refused():
+    with pytest.raises(InputError, match="moth"):
+        images.render(GALAXY, FLUX, np.random.default_rng(0), artefact="moth")
 
 
 def with_artefact(name, seed):

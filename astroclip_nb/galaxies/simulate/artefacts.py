@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ...errors import InputError
 from .profiles import MOFFAT_BETA, moffat_radius
 
 RATE = 0.03
@@ -17,12 +18,22 @@ def draw(rng):
 
 def add(image, artefact, sigma, fwhm, rng):
     """A copy of ``image`` (3, S, S) with an artefact; ``sigma`` noise per pixel and ``fwhm`` pixels (3,)."""
-    makers = {"star": saturated_star, "trail": trail, "edge": chip_edge, "band": missing_band}
-    return makers[artefact](image.copy(), sigma, fwhm, rng)
+    if artefact not in SHARES:
+        raise InputError(f'The artefact is "{artefact}"; expected one of {", ".join(SHARES)}.')
+    image = image.copy()
+    if artefact == "star":
+        add_star(image, fwhm, rng)
+    elif artefact == "trail":
+        add_trail(image, sigma, fwhm, rng)
+    elif artefact == "edge":
+        cut_at_edge(image, rng)
+    else:
+        image[rng.integers(3)] = 0  # a band without any exposure
+    return image
 
 
-def saturated_star(image, sigma, fwhm, rng):
-    """A star of magnitude 11.5 to 14: halo, four diffraction spikes, saturated core, bled charge."""
+def add_star(image, fwhm, rng):
+    """Add a star of magnitude 11.5 to 14: halo, four diffraction spikes, saturated core, bled charge."""
     size = image.shape[-1]
     x0, y0 = rng.uniform(10, size - 10, 2)
     y, x = np.mgrid[:size, :size].astype(np.float32)
@@ -32,7 +43,6 @@ def saturated_star(image, sigma, fwhm, rng):
     for band in range(3):
         image[band] += flux[band] * (moffat_density(x * x + y * y, fwhm[band]) + scattered)
         bleed(image[band], np.abs(x), rng)
-    return image
 
 
 def moffat_density(radius_squared, fwhm):
@@ -62,8 +72,8 @@ def bleed(band, distance, rng):
     band[spoilt] = 0 if rng.random() < 0.5 else level * rng.lognormal(0, 0.1, spoilt.sum())
 
 
-def trail(image, sigma, fwhm, rng):
-    """A satellite's or plane's streak as wide as the seeing, in one band's exposure only."""
+def add_trail(image, sigma, fwhm, rng):
+    """Add a satellite's or plane's streak as wide as the seeing, in one band's exposure only."""
     size = image.shape[-1]
     y, x = np.mgrid[:size, :size].astype(np.float32) - size / 2
     angle = rng.uniform(0, np.pi)
@@ -74,11 +84,10 @@ def trail(image, sigma, fwhm, rng):
     peak = sigma[band] * 10 ** rng.uniform(0.8, 1.7)
     glint = 1 + 0.3 * np.sin(along / rng.uniform(8, 30) + rng.uniform(0, 6))
     image[band] += peak * glint * np.exp(-0.5 * (across / width) ** 2)
-    return image
 
 
-def chip_edge(image, sigma, fwhm, rng):
-    """No exposure beyond the edge of a chip, along rows or columns, in one band or in all."""
+def cut_at_edge(image, rng):
+    """Leave no exposure beyond the edge of a chip, along rows or columns, in one band or in all."""
     size = image.shape[-1]
     y, x = np.mgrid[:size, :size] - size / 2
     if rng.random() < 0.5:
@@ -87,10 +96,3 @@ def chip_edge(image, sigma, fwhm, rng):
     beyond = side * (x + rng.normal(0, 0.005) * y) > rng.uniform(5, 50)
     bands = slice(None) if rng.random() < 0.4 else [rng.integers(3)]
     image[bands] = np.where(beyond, 0, image[bands])
-    return image
-
-
-def missing_band(image, sigma, fwhm, rng):
-    """One band without any exposure: all zero."""
-    image[rng.integers(3)] = 0
-    return image

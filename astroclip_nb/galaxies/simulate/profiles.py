@@ -46,9 +46,14 @@ def elliptical_frequency_squared(grid, radius, axis_ratio, angle):
     return (x * grid.kx + y * grid.ky) + (2 * r2 * (1 - q2) * sin * cos * grid.kx) * grid.ky
 
 
+def phase(angle):
+    """exp(-i angle), complex64; in float32 much faster than NumPy's complex exponential."""
+    return np.cos(angle) - 1j * np.sin(angle)
+
+
 def shift(grid, x, y):
     """Phase that moves a source to (x, y) arcsec, complex64."""
-    return np.exp(grid.kx * (-1j * float(x))) * np.exp(grid.ky * (-1j * float(y)))
+    return phase(grid.kx * float(x)) * phase(grid.ky * float(y))
 
 
 def exponential(grid, scale_length, axis_ratio, angle):
@@ -108,9 +113,9 @@ def gaussians(grid, x, y, sigma, flux):
     such map per band.
     """
     x, y, variance = (np.asarray(a, np.float32)[:, None] for a in (x, y, np.square(sigma)))
-    rows = np.exp(-0.5 * variance * grid.ky.T**2 - 1j * y * grid.ky.T).T
-    columns = np.exp(-0.5 * variance * grid.kx**2 - 1j * x * grid.kx)
-    return (rows * np.asarray(flux, np.float32)[..., None, :]) @ columns
+    rows = np.exp(-0.5 * variance * grid.ky.T**2) * phase(y * grid.ky.T)
+    columns = np.exp(-0.5 * variance * grid.kx**2) * phase(x * grid.kx)
+    return (rows.T * np.asarray(flux, np.float32)[..., None, :]) @ columns
 
 
 def mixed(flux, grid, shapes):
