@@ -6,12 +6,15 @@ dimension D; ``TwoTower`` brings a pair of them to unit length, so that a dot pr
 
 import csv
 import json
+import math
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from .device import pick_device
@@ -19,6 +22,7 @@ from .errors import InputError
 from .paths import replacing
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "prelu": nn.PReLU}
+SAVE_EVERY = 30.0  # seconds between checkpoints, so that fast epochs do not wait for the disk
 MAX_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021, section 2.5) clips the learned scale here
 
 
@@ -35,7 +39,7 @@ def info_nce(a, b, logit_scale=15.5):
 
 
 def sigmoid_loss(a, b, logit_scale=10.0, logit_bias=-10.0):
-    """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023, equation 1) of paired unit vectors (B, D); a scalar."""
+    """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023, eq. 1) of paired unit vectors (B, D); a scalar."""
     logits = logit_scale * a.float() @ b.float().T + logit_bias
     sign = 2 * torch.eye(len(a), device=a.device) - 1
     return -F.logsigmoid(sign * logits).sum() / len(a)
@@ -85,8 +89,9 @@ class TwoTower(nn.Module):
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How to train. ``schedule``: "plateau" halves the rate when validation stops improving, "warmup" rises
-    linearly over ``warmup_steps`` and stays, "constant" stays."""
+    """How to train. ``schedule``: "plateau" halves the rate when validation stops improving; "warmup" rises
+    linearly over ``warmup_steps`` and stays; "cosine" then falls to zero at ``total_steps``; "constant" stays.
+    """
 
     epochs: int
     learning_rate: float = 5e-4
@@ -96,6 +101,7 @@ class FitConfig:
     factor: float = 0.5
     patience: int = 5
     warmup_steps: int = 0
+    total_steps: int = 0
     precision: str = "fp32"
     seed: int = 0
 
@@ -113,14 +119,17 @@ class Schedule:
     """Learning rate per step or epoch; ``state_dict`` makes it resumable."""
 
     def __init__(self, optimizer, config):
+        def warm_up(step):
+            return min(1.0, (step + 1) / max(1, config.warmup_steps))
+
+        def cosine(step):
+            return (1 + math.cos(math.pi * min(1.0, step / max(1, config.total_steps)))) / 2
+
         choices = {
-            "plateau": lambda: torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimizer, factor=config.factor, patience=config.patience
-            ),
-            "warmup": lambda: torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: min(1.0, (step + 1) / max(1, config.warmup_steps))
-            ),
-            "constant": lambda: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0),
+            "plateau": lambda: ReduceLROnPlateau(optimizer, factor=config.factor, patience=config.patience),
+            "warmup": lambda: LambdaLR(optimizer, warm_up),
+            "cosine": lambda: LambdaLR(optimizer, lambda step: warm_up(step) * cosine(step)),
+            "constant": lambda: LambdaLR(optimizer, lambda step: 1.0),
         }
         if config.schedule not in choices:
             raise InputError(f"schedule is {config.schedule!r}; choose one of {sorted(choices)}.")
@@ -136,7 +145,7 @@ class Schedule:
             self.scheduler.step(validation_loss)
 
 
-def train_epoch(model, batches, optimizer, schedule, precision="fp32", show=None):
+def train_epoch(model, batches, optimizer, schedule, precision="fp32"):
     """One pass over ``batches`` of (x, y); returns the mean training loss."""
     device = next(model.parameters()).device
     total, count = 0.0, 0
@@ -150,8 +159,6 @@ def train_epoch(model, batches, optimizer, schedule, precision="fp32", show=None
         optimizer.step()
         schedule.after_step()
         total, count = total + loss.detach(), count + 1
-        if show is not None:
-            show.update()
     if not count:
         raise InputError("no training batch: there are fewer training galaxies than one batch needs.")
     return float(total) / count
@@ -161,9 +168,9 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     """Train ``model`` and keep the weights of the epoch with the least validation loss.
 
     batches(epoch) gives that epoch's (x, y) batches; validate(model) gives {"validation_loss": ..., more}.
-    Writes into ``folder``: metrics.csv (a row per epoch), config.json, best.pt (weights) and last.pt (all that is
-    needed to go on). A run that was interrupted resumes from last.pt and a finished one is not repeated, provided
-    that ``config`` and ``data_id`` (what the training data were) are the same; otherwise it starts anew.
+    Writes into ``folder``: metrics.csv (a row per epoch), config.json, best.pt (weights) and last.pt (all that
+    is needed to go on). A run that was interrupted resumes from last.pt and a finished one is not repeated,
+    provided that ``config`` and ``data_id`` (what was trained on) are the same; otherwise it starts anew.
     Returns the history, a list of dicts; the model is left on its best weights, in eval mode.
     """
     folder = Path(folder)
@@ -173,7 +180,7 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     schedule = Schedule(optimizer, config)
     identity = {**asdict(config), "data_id": data_id}
     state = _load_state(folder / "last.pt", identity)
-    history, best = [], None
+    history, best, saved = [], None, time.monotonic()
     if state:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -181,7 +188,7 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
         history, best = state["history"], state["best"]
 
     epochs = range(len(history), config.epochs)
-    bar = tqdm(epochs, desc=label, initial=len(history), total=config.epochs, disable=not progress)
+    bar = tqdm(epochs, desc=label, initial=len(history), total=config.epochs, disable=not progress, unit="epoch")
     for epoch in bar:
         torch.manual_seed(config.seed * 100_003 + epoch)  # so that a resumed run draws the same dropout
         rate = optimizer.param_groups[0]["lr"]
@@ -195,7 +202,8 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
         history.append({"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, **measured})
         bar.set_postfix(train=f"{train_loss:.3f}", validation=f"{measured['validation_loss']:.3f}")
         write_history(history, folder / "metrics.csv")
-        if epoch % 10 == 9 or epoch + 1 == config.epochs:
+        if time.monotonic() - saved > SAVE_EVERY or epoch + 1 == config.epochs:
+            saved = time.monotonic()
             state = {"identity": identity, "history": history, "best": best, "model": model.state_dict()}
             state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
             save_checkpoint(state, folder / "last.pt")

@@ -37,9 +37,7 @@ class Embeddings:
         if isinstance(rows, str):
             rows = self.split == rows
         catalogue = {name: column[rows] for name, column in self.catalogue.items()}
-        return Embeddings(
-            self.image[rows], self.spectrum[rows], self.targetid[rows], self.split[rows], catalogue
-        )
+        return Embeddings(self.image[rows], self.spectrum[rows], self.targetid[rows], self.split[rows], catalogue)
 
     def save(self, path):
         """Write HDF5 readable by plain h5py: four datasets and a ``catalogue`` group."""
@@ -61,9 +59,7 @@ class Embeddings:
             return pyarrow.FixedSizeListArray.from_arrays(flat, array.shape[1])
 
         columns = {"targetid": self.targetid, "split": self.split.astype(str), **self.catalogue}
-        columns = {
-            name: c.astype(str) if c.dtype.kind == "S" else c for name, c in columns.items()
-        }
+        columns = {name: c.astype(str) if c.dtype.kind == "S" else c for name, c in columns.items()}
         table = pyarrow.table({**columns, "image": vectors(self.image), "spectrum": vectors(self.spectrum)})
         with replacing(path) as temporary:
             pyarrow.parquet.write_table(table, temporary)

@@ -1,9 +1,9 @@
 """Import torchvision beside a CPU-only torch.
 
 The torchvision wheel of the package index is built against CUDA. Beside a CPU-only torch its compiled
-operators do not load, and ``import torchvision`` stops at registering shapes for operators that do not exist
-(``operator torchvision::nms does not exist``). The models need none of those operators: declaring their schemas
-is enough. This is done only where the plain import fails for that reason.
+operators do not load, and ``import torchvision`` stops at registering shapes for operators that do not
+exist (``operator torchvision::nms does not exist``). The models need none of those operators: declaring their
+schemas is enough. This is done only where the plain import fails for that reason.
 """
 
 import sys

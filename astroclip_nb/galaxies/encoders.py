@@ -1,14 +1,16 @@
 """The two towers' encoders: a torchvision ResNet for images and Spender's for spectra.
 
-Both map a batch to features (N, F) and do their own normalisation, so that nothing else needs to know it:
-``ImageEncoder`` takes crops (N, 3, 96, 96) in nanomaggies/pixel, ``SpectrumEncoder`` spectra (N, 7781) that
-``spectra.normalise`` has been applied to.
+Both map a batch to features (N, F): ``ImageEncoder`` takes crops (N, 3, 96, 96) in nanomaggies/pixel,
+``SpectrumEncoder`` spectra (N, 7781) that ``spectra.normalise`` has been applied to. ``checkpoints`` reads and
+writes their weights.
+
+The published towers want a GPU. ``SMALL_IMAGE`` and ``SMALL_SPECTRUM`` are made for two cores: the same networks,
+shallower and narrower, on binned input, which costs little because the Legacy Survey's seeing spans four of its
+pixels and a galaxy's lines span several of the spectrum's.
 """
 
-import hashlib
-from pathlib import Path
-
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
@@ -19,6 +21,11 @@ from . import images
 # faint light is linear and bright light logarithmic, which keeps colours and magnitudes within easy reach.
 SOFTENING = (0.006, 0.009, 0.023)
 RESNETS = ("resnet10", "resnet18", "resnet34", "resnet50")
+
+PUBLISHED_IMAGE = {"architecture": "resnet50", "stretch": "rgb", "binning": 1}
+PUBLISHED_SPECTRUM = {"filters": (128, 256, 512), "binning": 1, "attended_wavelengths": False}
+SMALL_IMAGE = {"architecture": "resnet10", "stretch": "arcsinh", "binning": 2}
+SMALL_SPECTRUM = {"filters": (64, 128, 512), "binning": 4, "attended_wavelengths": True}
 
 
 def build_resnet(architecture):
@@ -42,35 +49,79 @@ def arcsinh_stretch(crops):
 
 
 class ImageEncoder(nn.Module):
-    """ResNet on crops (N, 3, 96, 96) in nanomaggies/pixel; stretch "arcsinh" (ours) or "rgb" (the published)."""
+    """ResNet on crops (N, 3, 96, 96) in nanomaggies/pixel.
 
-    def __init__(self, architecture="resnet18", stretch="arcsinh"):
+    stretch : "arcsinh" (ours) or "rgb" (the published weights'); binning : pixels averaged along each side.
+    """
+
+    def __init__(self, architecture="resnet18", stretch="arcsinh", binning=1):
         super().__init__()
-        self.architecture, self.stretch = architecture, stretch
+        self.config = {"architecture": architecture, "stretch": stretch, "binning": binning}
+        self.stretch = images.rgb_tensor if stretch == "rgb" else arcsinh_stretch
+        self.binning = binning
         self.net = build_resnet(architecture)
         self.n_features = self.net.n_features
 
     def forward(self, crops):
         """Features (N, F) float32."""
-        stretched = images.rgb_tensor(crops) if self.stretch == "rgb" else arcsinh_stretch(crops)
-        return self.net(stretched)
+        return self.net(F.avg_pool2d(self.stretch(crops), self.binning))
+
+
+def build_spender(filters):
+    """Spender's encoder with the given channels of its three convolutions, without its MLP."""
+    import spender
+
+    class Encoder(spender.SpectrumEncoder):
+        def _conv_blocks(self, _, sizes):
+            return super()._conv_blocks(filters, sizes)
+
+    net = Encoder(None, 10)
+    net.mlp = nn.Identity()
+    net.n_feature = filters[-1] // 2
+    return net
 
 
 class SpectrumEncoder(nn.Module):
     """Spender's convolutions and attention (Melchior et al. 2023) on normalised spectra (N, 7781).
 
-    The autoencoder's own MLP is left out: the features are the 256 attended channels.
+    Half of the last channels attend over wavelength to the other half; the sums are the features, 256 of them.
+    A sum over wavelength forgets where it was looking, and where the lines stand is the redshift: with
+    ``attended_wavelengths`` the mean wavelength of each channel's attention joins the features, 512 in all.
     """
 
-    n_features = 256
-
-    def __init__(self):
+    def __init__(self, filters=(128, 256, 512), binning=1, attended_wavelengths=False):
         super().__init__()
-        import spender
-
-        self.net = spender.SpectrumEncoder(None, 10)
-        self.net.mlp = nn.Identity()
+        filters = tuple(filters)
+        self.config = {
+            "filters": filters, "binning": binning, "attended_wavelengths": attended_wavelengths
+        }  # fmt: skip
+        self.binning, self.attended_wavelengths = binning, attended_wavelengths
+        self.net = build_spender(filters)
+        self.n_features = self.net.n_feature * (2 if attended_wavelengths else 1)
 
     def forward(self, spectra):
-        """Features (N, 256) float32."""
-        return self.net(spectra)
+        """Features (N, F) float32."""
+        if self.binning > 1:
+            spectra = F.avg_pool1d(spectra[:, None], self.binning)[:, 0]
+        values, attention = self.net._downsample(spectra)
+        attention = attention.float().softmax(-1)
+        features = (values.float() * attention).sum(-1)
+        if not self.attended_wavelengths:
+            return features
+        position = torch.linspace(-2, 2, attention.shape[-1], device=attention.device)  # the spectrum's span
+        return torch.cat([features, attention @ position], 1)
+
+
+class Frozen(nn.Module):
+    """An encoder that never trains: always in eval mode, never with gradients."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder.eval().requires_grad_(False)
+
+    def train(self, mode=True):
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch):
+        return self.encoder(batch)

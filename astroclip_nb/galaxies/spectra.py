@@ -5,7 +5,6 @@ is masked or was never observed.
 """
 
 import torch
-import torch.nn.functional as F
 
 CLIP = 10.0  # standard deviations; sky residuals and cosmic rays beyond tell nothing about a galaxy
 ARM_EDGES = (2700, 4962)  # bins between the b, r and z arms of DESI, at 5760 and 7570 A
@@ -25,3 +24,37 @@ def normalise(spectrum, ivar=None):
     residual = torch.where(valid, flux - mean, 0.0)
     sigma = (residual.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-8)
     return (residual / sigma).clamp(-CLIP, CLIP)
+
+
+def degrade(spectrum, ivar, generator):
+    """What another night could have made of each spectrum: (flux, ivar), both (N, L) float32.
+
+    More noise (half of them, up to twice sigma), a smooth calibration error of some 10 % and steps of 2 % between
+    the arms, up to three masked ranges of up to 480 A, and in one of ten a whole arm missing. Towers trained on
+    such views read real spectra, which have all of these.
+    """
+    n, length = spectrum.shape
+
+    def normal(*shape):
+        return torch.randn(n, *shape, generator=generator)
+
+    def uniform(*shape):
+        return torch.rand(n, *shape, generator=generator)
+
+    more = torch.where(uniform(1) < 0.5, 1 + uniform(1), 1.0)  # factor on sigma
+    sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt()
+    flux = spectrum.float() + normal(length) * sigma * (more.square() - 1).sqrt()
+
+    x = torch.linspace(-1, 1, length)
+    bins = torch.arange(length)
+    arm = (bins >= ARM_EDGES[0]).long() + (bins >= ARM_EDGES[1]).long()
+    gain = 1 + 0.08 * normal(1) * x + 0.05 * normal(1) * (x.square() - 1 / 3)
+    flux = flux * (gain + 0.02 * normal(3)[:, arm])
+
+    kept = torch.ones(n, length, dtype=torch.bool)
+    for used in uniform(3).T < 0.3:
+        start, width = (uniform(1) * length).long(), (20 + 580 * uniform(1)).long()
+        kept &= ~(used[:, None] & (bins >= start) & (bins < start + width))
+    missing_arm = torch.where(uniform(1) < 0.1, (3 * uniform(1)).long(), -1)
+    kept &= arm != missing_arm
+    return flux, torch.where(kept, ivar.float() / more.square(), 0.0)

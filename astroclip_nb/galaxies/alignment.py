@@ -1,0 +1,180 @@
+"""Alignment: heads on the two encoders, trained by InfoNCE, and the embeddings they give."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import contrast
+from ..device import pick_device
+from ..embeddings import Embeddings
+from ..errors import InputError
+from ..paths import replacing
+from . import images, spectra
+from .checkpoints import load_encoder, load_exactly, read_checkpoint, save_encoder
+from .encoders import Frozen
+from .features import CachedBatches, Features, batch_size_for, fixed_batches, shuffled
+
+
+def image_head(n_features, dimension=128):
+    """The MoCo model's ``fc`` (2048-2048-128 for a ResNet-50): Linear, ReLU, Linear."""
+    return contrast.mlp([n_features, n_features, dimension])
+
+
+def spectrum_head(n_features, dimension=128, dropout=0.1):
+    """The MLP in place of Spender's: 256-256-128-128-128 with PReLU and dropout."""
+    return contrast.mlp([n_features, 256, 128, 128, dimension], "prelu", dropout)
+
+
+def make_heads(image_features, spectrum_features, *, dimension=128, logit_scale=15.5, learn_scale=False, seed=0):
+    """Untrained heads as a TwoTower from features (B, F) and (B, F') to the common space."""
+    torch.manual_seed(seed)
+    return contrast.TwoTower(
+        image_head(image_features, dimension),
+        spectrum_head(spectrum_features, dimension),
+        logit_scale=logit_scale,
+        learn_scale=learn_scale,
+    )
+
+
+def align(heads, features, split, config, folder, *, batch_size=512, shuffle_pairs=False, **options):
+    """Train heads on cached features; returns the history. Only galaxies of the split "train" are trained on.
+
+    shuffle_pairs gives every galaxy another one's spectrum: the null against which a result is held.
+    """
+    train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
+    if shuffle_pairs:
+        features = _with_strangers(features, train, config.seed)
+    batches = CachedBatches(features, train, batch_size, config.seed)
+    held_out = [
+        tuple(torch.from_numpy(array[rows, 0]).float() for array in (features.image, features.spectrum))
+        for rows in fixed_batches(validation, batch_size)
+    ]
+    data_id = json.dumps([features.identity, batch_size, shuffle_pairs], sort_keys=True)
+    return contrast.fit(
+        heads, batches, lambda m: mean_loss(m, held_out), config, folder, data_id=data_id, **options
+    )
+
+
+def _with_strangers(features, rows, seed):
+    """Features in which ``rows`` have their spectra permuted among themselves."""
+    spectrum = np.array(features.spectrum)
+    spectrum[rows] = spectrum[np.random.default_rng(seed).permutation(rows)]
+    return Features(features.image, spectrum, features.identity)
+
+
+def mean_loss(model, batches):
+    """Mean loss over batches of (x, y), for ``fit``: {"validation_loss": float}."""
+    device = pick_device()
+    losses = [model.loss(*model(x.to(device), y.to(device))) for x, y in batches]
+    return {"validation_loss": torch.stack(losses).mean().item()}
+
+
+def whole_towers(image_encoder, spectrum_encoder, heads, *, finetune):
+    """A TwoTower from crops and normalised spectra themselves: encoders, frozen or to be tuned, then heads."""
+    encoders = [image_encoder, spectrum_encoder] if finetune else [Frozen(image_encoder), Frozen(spectrum_encoder)]
+    towers = contrast.TwoTower(
+        *(nn.Sequential(*pair) for pair in zip(encoders, (heads.tower_a, heads.tower_b), strict=True))
+    )
+    towers.log_logit_scale = heads.log_logit_scale
+    return towers
+
+
+def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False, degrade=True):
+    """batches(epoch) of new views in every epoch: crops (B, 3, 96, 96) and normalised spectra (B, 7781)."""
+    size = batch_size_for(rows, batch_size)
+
+    def batches(epoch):
+        order = shuffled(rows, np.random.default_rng((seed, epoch)))
+        generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+        for start in range(0, len(order) - size + 1, size):
+            crops, flux, ivar = _read(pairs, order[start : start + size])
+            views = images.random_views(crops, generator)
+            views = images.blur(views, generator) if blur else views
+            flux, ivar = spectra.degrade(flux, ivar, generator) if degrade else (flux, ivar)
+            yield views, spectra.normalise(flux, ivar)
+
+    return batches
+
+
+def align_fresh(towers, pairs, split, config, folder, *, batch_size=512, degrade=True, blur=False, **options):
+    """Train ``whole_towers`` on fresh views, every encoder at every step; returns the history.
+
+    The report's own way where the encoders are frozen, and the only one where they are tuned.
+    """
+    train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
+    batches = fresh_batches(pairs, train, batch_size, config.seed, degrade=degrade, blur=blur)
+
+    def validate(model):
+        return mean_loss(model, (central_views(pairs, rows) for rows in fixed_batches(validation, batch_size)))
+
+    data_id = json.dumps([pairs.fingerprint, batch_size, degrade, blur])
+    return contrast.fit(towers, batches, validate, config, folder, data_id=data_id, **options)
+
+
+def _read(pairs, rows):
+    """Images, spectra and inverse variances of ``rows`` as float32 tensors."""
+    crops, flux = (torch.from_numpy(pairs.read(name, rows)).float() for name in ("image", "spectrum"))
+    ivar = torch.from_numpy(pairs.read("ivar", rows)).float() if pairs.has_ivar else torch.ones_like(flux)
+    return crops, flux, ivar
+
+
+def central_views(pairs, rows):
+    """What is embedded: central crops (B, 3, 96, 96) and normalised spectra (B, 7781) of ``rows``."""
+    crops, flux, ivar = _read(pairs, rows)
+    return images.central_crop(crops), spectra.normalise(flux, ivar)
+
+
+@torch.inference_mode()
+def embed(heads, features, pairs, split):
+    """Embeddings of every galaxy from view 0 of its cached features, in eval mode: two calls, the same bytes."""
+    heads.eval()
+    device = next(heads.parameters()).device
+    parts = []
+    for start in range(0, len(split), 4096):
+        rows = slice(start, start + 4096)
+        x, y = (torch.from_numpy(np.array(a[rows, 0])).float() for a in (features.image, features.spectrum))
+        parts.append([vectors.cpu().numpy() for vectors in heads(x.to(device), y.to(device))])
+    image, spectrum = (np.concatenate(vectors) for vectors in zip(*parts, strict=True))
+    return Embeddings(image, spectrum, pairs.targetid, split, pairs.catalogue)
+
+
+def save_towers(folder, image_encoder, spectrum_encoder, heads, **provenance):
+    """Write both encoders and the heads into ``folder``, each with a JSON that says how it came to be."""
+    folder = Path(folder)
+    save_encoder(image_encoder, folder / "image_encoder.pt", **provenance)
+    save_encoder(spectrum_encoder, folder / "spectrum_encoder.pt", **provenance)
+    dimension = heads.tower_a[-1].out_features
+    with replacing(folder / "heads.pt") as temporary:
+        torch.save({"dimension": dimension, "state": heads.state_dict()}, temporary)
+
+
+def load_towers(folder):
+    """(image_encoder, spectrum_encoder, heads) as ``save_towers`` left them, in eval mode."""
+    folder = Path(folder)
+    if not (folder / "heads.pt").exists():
+        raise InputError(f"{folder} holds no aligned towers; run notebook 04 (alignment) first.")
+    encoders = [load_encoder(folder / f"{name}_encoder.pt") for name in ("image", "spectrum")]
+    content = read_checkpoint(folder / "heads.pt")
+    heads = make_heads(*(encoder.n_features for encoder in encoders), dimension=content["dimension"])
+    load_exactly(heads, content["state"], folder / "heads.pt")
+    return *encoders, heads.eval()
+
+
+@torch.inference_mode()
+def embed_spectra(spectrum_encoder, heads, flux, ivar=None):
+    """Embeddings (N, 128) of spectra (N, 7781) from anywhere, given as arrays on the common grid."""
+    flux = torch.from_numpy(np.asarray(flux, np.float32))
+    ivar = None if ivar is None else torch.from_numpy(np.asarray(ivar, np.float32))
+    features = spectrum_encoder.eval()(spectra.normalise(flux, ivar)).half().float()  # as the cache rounds them
+    return nn.functional.normalize(heads.eval().tower_b(features), dim=1).numpy()
+
+
+@torch.inference_mode()
+def embed_images(image_encoder, heads, cutouts):
+    """Embeddings (N, 128) of images (N, 3, S, S) in nanomaggies/pixel from anywhere, given as an array."""
+    crops = images.central_crop(torch.from_numpy(np.asarray(cutouts, np.float32)))
+    features = image_encoder.eval()(crops).half().float()
+    return nn.functional.normalize(heads.eval().tower_a(features), dim=1).numpy()

@@ -1,0 +1,153 @@
+"""Weights of the encoders: the published ones, this project's own, and those a run trained.
+
+Checkpoints are pickles, so they are read with ``weights_only=True``: nothing in them can run. Whatever does not
+fit is refused with the keys that are missing or unexpected.
+"""
+
+import argparse
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+from ..paths import SHIPPED_WEIGHTS, replacing
+from .encoders import PUBLISHED_IMAGE, PUBLISHED_SPECTRUM, ImageEncoder, SpectrumEncoder
+
+FORMAT = "astroclip_nb encoder"
+KINDS = {"image": ImageEncoder, "spectrum": SpectrumEncoder}
+
+
+class _Inert(dict):
+    """Stands for the training framework's own classes that a Lightning checkpoint mentions."""
+
+
+_LIGHTNING_CLASSES = [
+    (_Inert, "pytorch_lightning.utilities.parsing.AttributeDict"),
+    (_Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (_Inert, "pytorch_lightning.callbacks.early_stopping.EarlyStopping"),
+    (_Inert, "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor"),
+    argparse.Namespace,
+]
+
+
+def sha256_of(path):
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_hash(path, sha256):
+    """Raise InputError unless the file's SHA-256 begins with ``sha256`` (nothing is checked where it is None)."""
+    if sha256 and not (found := sha256_of(path)).startswith(sha256.lower()):
+        raise InputError(
+            f"{path}: SHA-256 begins {found[: len(sha256)]}, expected {sha256}; the file is damaged or another "
+            "one, download it again."
+        )
+
+
+def read_checkpoint(path, sha256=None):
+    """The content of a torch checkpoint, read so that nothing in it can run. Raises InputError."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give the path of a downloaded checkpoint.")
+    check_hash(path, sha256)
+    try:
+        with torch.serialization.safe_globals(_LIGHTNING_CLASSES):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path} holds more than weights and was not opened ({reason}).") from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is not a torch checkpoint ({error}); download it again.") from None
+
+
+def load_exactly(module, state, path):
+    """Load ``state`` into ``module``; any missing, unexpected or misshapen key is an InputError naming it."""
+    own = module.state_dict()
+    problems = {
+        "missing": sorted(set(own) - set(state)),
+        "unexpected": sorted(set(state) - set(own)),
+        "of another shape": sorted(k for k in set(own) & set(state) if own[k].shape != state[k].shape),
+    }
+    told = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in problems.items() if keys]
+    if told:
+        raise InputError(f"{path} does not fit the encoder: keys {'; '.join(told)}.")
+    module.load_state_dict(state)
+
+
+def fingerprint_of(encoder):
+    """16 hex digits that change with an encoder's configuration or any of its weights."""
+    digest = hashlib.sha256(json.dumps(encoder.config, sort_keys=True).encode())
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _part(state, prefix):
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def load_moco(path, sha256=None):
+    """The published image encoder (Stein et al. 2021): a Lightning checkpoint of MoCo v2 with a ResNet-50.
+
+    Returns (ImageEncoder, head), where head is the state of ``fc`` = Linear, ReLU, Linear (2048-2048-128), on
+    which alignment may start. The key encoder and the queue are left behind.
+    """
+    content = read_checkpoint(path, sha256)
+    state = _part(content.get("state_dict", {}), "encoder_q.") if isinstance(content, dict) else {}
+    if not state:
+        raise InputError(f"{path} has no state_dict with encoder_q.* keys; expected a MoCo v2 checkpoint.")
+    encoder = ImageEncoder(**PUBLISHED_IMAGE)
+    body = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    load_exactly(encoder.net, body, path)
+    return encoder, _part(state, "fc.")
+
+
+def load_spender(path, sha256=None, attended_wavelengths=False):
+    """The published spectrum encoder (Spender, ``desi_edr_galaxy``); its MLP and decoder are left behind.
+
+    The hash's beginning is the tail of the published file's name, and is checked where the name has one.
+    """
+    name_hash = Path(path).stem.rpartition("-")[2]
+    if sha256 is None and len(name_hash) == 8 and set(name_hash) <= set("0123456789abcdef"):
+        sha256 = name_hash
+    content = read_checkpoint(path, sha256)
+    model = content.get("model", {}) if isinstance(content, dict) else {}
+    state = _part(model[0] if isinstance(model, list) else model, "encoder.")
+    convolutions = {name: value for name, value in state.items() if name.startswith("conv")}
+    if not convolutions:
+        raise InputError(f"{path} has no model with encoder.conv* keys; expected a Spender checkpoint.")
+    encoder = SpectrumEncoder(**PUBLISHED_SPECTRUM | {"attended_wavelengths": attended_wavelengths})
+    load_exactly(encoder.net, convolutions, path)
+    return encoder
+
+
+def save_encoder(encoder, path, **provenance):
+    """Write an encoder's weights in half precision (they are read back as float32) with how they came to be."""
+    kind = next(name for name, cls in KINDS.items() if isinstance(encoder, cls))
+    state = {n: v.half() if v.is_floating_point() else v for n, v in encoder.state_dict().items()}
+    content = {"format": FORMAT, "kind": kind, "config": encoder.config, "state": state}
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+    record = {"kind": kind, **encoder.config, "sha256": sha256_of(path), **provenance}
+    Path(path).with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def load_encoder(path):
+    """An encoder written by ``save_encoder``; its hash is checked against the JSON beside it where there is one."""
+    record = Path(path).with_suffix(".json")
+    content = read_checkpoint(path, json.loads(record.read_text())["sha256"] if record.exists() else None)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path} was not written by this package; see README for the published weights.")
+    encoder = KINDS[content["kind"]](**content["config"])
+    state = {n: v.float() if v.is_floating_point() else v for n, v in content["state"].items()}
+    load_exactly(encoder, state, path)
+    return encoder.eval()
+
+
+def shipped(kind):
+    """The encoder that travels with the package, "image" or "spectrum": small, trained on simulated galaxies."""
+    return load_encoder(SHIPPED_WEIGHTS / f"{kind}.pt")

@@ -1,0 +1,177 @@
+"""Features of the frozen encoders, computed once per galaxy and view and kept on disk.
+
+A frozen encoder gives the same features for the same view in every epoch, so alignment trains on a cache of
+them: view 0 is the central crop and the spectrum as it is, views 1 to V are augmented.
+
+The file: ``image`` (N, 1 + V, F) and ``spectrum`` (N, 1 + W, F') float16, contiguous, rows as in the pairs file.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..device import pick_device
+from ..errors import InputError
+from . import images, spectra
+from .checkpoints import fingerprint_of
+
+BLOCK = 256  # galaxies encoded at a time; also the unit of resuming
+
+
+@dataclass(frozen=True)
+class Features:
+    """Cached features as memory maps: image (N, 1 + V, F), spectrum (N, 1 + W, F') float16; ``identity`` tells
+    what they were made of."""
+
+    image: np.memmap
+    spectrum: np.memmap
+    identity: dict
+
+
+def image_views(crops, views, generator, with_blur=False):
+    """View 0 and ``views`` random ones of images (N, 3, S, S), one after the other: each (N, 3, 96, 96)."""
+    yield images.central_crop(crops)
+    for _ in range(views):
+        view = images.random_views(crops, generator)
+        yield images.blur(view, generator) if with_blur else view
+
+
+def spectrum_views(spectrum, ivar, views, generator):
+    """View 0 and ``views`` degraded ones of spectra (N, L), normalised: each (N, L)."""
+    yield spectra.normalise(spectrum, ivar)
+    for _ in range(views):
+        yield spectra.normalise(*spectra.degrade(spectrum, ivar, generator))
+
+
+@torch.inference_mode()
+def encode(encoder, views, precision="fp32"):
+    """Features of each view in turn, stacked to (N, number of views, F) float16."""
+    device = pick_device()
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return torch.stack([encoder(view.to(device)).float().cpu() for view in views], 1).half().numpy()
+
+
+def cache_features(
+    pairs, image_encoder, spectrum_encoder, path, *, image_views_=4, spectrum_views_=2, blur=False, seed=0,
+    precision="fp32", progress=True,
+):  # fmt: skip
+    """Encode every galaxy of ``pairs`` and return its Features; kept in ``path`` and reused while nothing changed.
+
+    A file of other galaxies, encoders, views or seed is replaced; an interrupted one is completed. Every block of
+    galaxies draws its views from its own seed, so an interruption changes nothing.
+    """
+    identity = {
+        "pairs": pairs.fingerprint, "image_encoder": fingerprint_of(image_encoder),
+        "spectrum_encoder": fingerprint_of(spectrum_encoder), "image_views": image_views_,
+        "spectrum_views": spectrum_views_, "blur": blur, "seed": seed, "precision": precision,
+    }  # fmt: skip
+    path, n = Path(path), len(pairs)
+    encoders = [e.to(pick_device()).eval() for e in (image_encoder, spectrum_encoder)]
+    with _open_for_writing(path, identity, n, [e.n_features for e in encoders]) as file:
+        rows = np.arange(int(file.attrs["done"]), n)
+        bar = tqdm(desc="features", total=n, initial=n - len(rows), disable=not progress, unit="galaxy")
+        names = ("image", "spectrum", "ivar") if pairs.has_ivar else ("image", "spectrum")
+        for some, arrays in pairs.blocks(names, rows, BLOCK):
+            tensors = {name: torch.from_numpy(array).float() for name, array in arrays.items()}
+            ivar = tensors.get("ivar", torch.ones_like(tensors["spectrum"]))
+            generator = torch.Generator().manual_seed(hash((seed, int(some[0]))) & 0x7FFFFFFF)
+            crops = image_views(tensors["image"], image_views_, generator, blur)
+            normalised = spectrum_views(tensors["spectrum"], ivar, spectrum_views_, generator)
+            file["image"][some[0] : some[-1] + 1] = encode(encoders[0], crops, precision)
+            file["spectrum"][some[0] : some[-1] + 1] = encode(encoders[1], normalised, precision)
+            file.flush()
+            file.attrs["done"] = int(some[-1]) + 1
+            bar.update(len(some))
+        bar.close()
+    return open_features(path)
+
+
+def _open_for_writing(path, identity, n, widths):
+    """The cache at ``path`` where it is this identity's, complete or not; a new one otherwise."""
+    text = json.dumps(identity, sort_keys=True)
+    if path.exists():
+        try:
+            file = h5py.File(path, "r+")
+            if file.attrs.get("identity") == text:
+                return file
+            file.close()
+        except OSError:
+            pass  # cut off while being created: nothing in it is worth keeping
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = h5py.File(path, "w")
+    views = (1 + identity["image_views"], 1 + identity["spectrum_views"])
+    for name, count, width in zip(("image", "spectrum"), views, widths, strict=True):
+        dataset = file.create_dataset(name, (n, count, width), np.float16)
+        dataset[:1] = 0  # allocates the contiguous block, which has no place in the file before
+    file.attrs.update({"identity": text, "done": 0})
+    file.flush()
+    return file
+
+
+def open_features(path):
+    """The cache as memory maps. Raises InputError where it is missing or incomplete."""
+    try:
+        with h5py.File(path) as file:
+            identity = json.loads(file.attrs["identity"])
+            n, done = len(file["image"]), int(file.attrs["done"])
+            maps = {
+                name: np.memmap(path, np.float16, "r", file[name].id.get_offset(), file[name].shape)
+                for name in ("image", "spectrum")
+            }
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path} is not a feature cache ({error}); run notebook 04 again.") from None
+    if done < n:
+        raise InputError(f"{path}: {done} of {n} galaxies are encoded; run notebook 04 again to go on.")
+    return Features(**maps, identity=identity)
+
+
+def shuffled(rows, rng, block=256, window=64):
+    """``rows`` in random order, yet such that a large file is read almost in order.
+
+    Blocks of consecutive rows are shuffled, then the rows within windows of 64 blocks: up to 16,384 rows the
+    order is fully random; beyond, it stays so within what the memory has to hold.
+    """
+    blocks = np.array_split(rows, max(1, len(rows) // block))
+    order = np.concatenate([blocks[i] for i in rng.permutation(len(blocks))])
+    span = block * window
+    return np.concatenate([rng.permutation(order[i : i + span]) for i in range(0, len(order), span)])
+
+
+def batch_size_for(rows, batch_size):
+    """Galaxies per batch: ``batch_size``, or all of them where there are fewer."""
+    if len(rows) < 2:
+        raise InputError(f"{len(rows)} galaxies are too few to contrast with each other; give more pairs.")
+    return min(batch_size, len(rows))
+
+
+class CachedBatches:
+    """Batches of cached features for ``fit``: in every epoch each galaxy once, in a random view."""
+
+    def __init__(self, features, rows, batch_size, seed=0):
+        self.features, self.rows, self.seed = features, np.asarray(rows), seed
+        self.size = batch_size_for(rows, batch_size)
+
+    def __call__(self, epoch):
+        rng = np.random.default_rng((self.seed, epoch))
+        order = shuffled(self.rows, rng)
+        for start in range(0, len(order) - self.size + 1, self.size):
+            some = order[start : start + self.size]
+            yield tuple(self._views(array, some, rng) for array in (self.features.image, self.features.spectrum))
+
+    @staticmethod
+    def _views(array, rows, rng):
+        views = array.shape[1]
+        chosen = rng.integers(1, views, len(rows)) if views > 1 else np.zeros(len(rows), int)
+        return torch.from_numpy(array[rows, chosen]).float()
+
+
+def fixed_batches(rows, batch_size, seed=0):
+    """Batches of distinct rows that cover all of them, the last filled up from the first; for validation."""
+    size = batch_size_for(rows, batch_size)
+    order = np.random.default_rng(seed).permutation(rows)
+    return [np.roll(order, -start)[:size] for start in range(0, len(order), size)]

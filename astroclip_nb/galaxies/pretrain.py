@@ -1,0 +1,158 @@
+"""Self-supervised pre-training of the two encoders, for when no published weights are at hand.
+
+Images: MoCo v2 (Chen et al. 2020) with the survey's augmentations (Stein et al. 2021). Spectra: the autoencoder
+of Spender (Melchior et al. 2023), whose decoder draws a rest-frame spectrum and shifts it to the known redshift.
+Both are modules that ``contrast.fit`` trains.
+"""
+
+import copy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .. import contrast
+from . import images, spectra
+from .features import batch_size_for, shuffled
+from .pairs import WAVELENGTH
+
+TEMPERATURE = 0.2  # MoCo v2
+MOMENTUM = 0.99  # of the key encoder; 0.999 in MoCo v2, whose runs are a hundred times longer
+QUEUE = 4096
+N_LATENT = 10
+MAX_REDSHIFT = 0.8
+
+
+class MoCo(nn.Module):
+    """MoCo v2: a query encoder trained to find its own key among a queue of others.
+
+    The key encoder follows the query encoder as a moving average. Both end in ``fc`` = Linear, ReLU, Linear(128).
+    """
+
+    def __init__(self, encoder, dimension=128, queue=QUEUE):
+        super().__init__()
+        n = encoder.n_features
+        self.encoder_q, self.fc_q = encoder, contrast.mlp([n, n, dimension])
+        self.encoder_k, self.fc_k = copy.deepcopy(encoder), copy.deepcopy(self.fc_q)
+        for parameter in self._key_parameters():
+            parameter.requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(queue, dimension), dim=1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+
+    def _key_parameters(self):
+        return [*self.encoder_k.parameters(), *self.fc_k.parameters()]
+
+    @torch.no_grad()
+    def _follow(self):
+        queries = [*self.encoder_q.parameters(), *self.fc_q.parameters()]
+        for key, query in zip(self._key_parameters(), queries, strict=True):
+            key.lerp_(query, 1 - MOMENTUM)
+
+    @torch.no_grad()
+    def _enqueue(self, keys):
+        rows = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue[rows] = keys
+        self.pointer.copy_((self.pointer + len(keys)) % len(self.queue))
+
+    def forward(self, view_q, view_k):
+        """Unit vectors (B, 128) of two views (B, 3, 96, 96) of the same galaxies; no gradient reaches the keys."""
+        if self.training:
+            self._follow()
+        with torch.no_grad():
+            keys = F.normalize(self.fc_k(self.encoder_k(view_k)).float(), dim=1)
+        return F.normalize(self.fc_q(self.encoder_q(view_q)).float(), dim=1), keys
+
+    def loss(self, queries, keys):
+        """Cross entropy of the own key (first) against the queue; the keys then join the queue."""
+        own = (queries * keys).sum(1, keepdim=True)
+        logits = torch.cat([own, queries @ self.queue.clone().T], 1) / TEMPERATURE
+        if self.training:
+            self._enqueue(keys)
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def moco_batches(pairs, rows, batch_size, seed=0, with_blur=True):
+    """batches(epoch) of two independent survey views (B, 3, 96, 96) of the images at ``rows``."""
+    size = batch_size_for(rows, batch_size)
+
+    def batches(epoch):
+        order = shuffled(rows, np.random.default_rng((seed, epoch)))
+        generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+        for start in range(0, len(order) - size + 1, size):
+            crops = torch.from_numpy(pairs.read("image", order[start : start + size])).float()
+            yield tuple(images.survey_views(crops, generator, with_blur=with_blur) for _ in range(2))
+
+    return batches
+
+
+class SpectrumAutoencoder(nn.Module):
+    """Spender's autoencoder around a SpectrumEncoder: 10 latents, a rest-frame decoder, the known redshift.
+
+    Works at the encoder's binning. ``forward`` takes normalised spectra x (B, 7781) and y (B, 7782): the weight of
+    each bin, 1/sigma^2 in units of the normalised spectrum, then the redshift.
+    """
+
+    def __init__(self, encoder):
+        super().__init__()
+        import spender
+
+        self.encoder = encoder
+        observed = WAVELENGTH[: len(WAVELENGTH) // encoder.binning * encoder.binning]
+        observed = observed.reshape(-1, encoder.binning).mean(1)
+        self.instrument = spender.Instrument(torch.from_numpy(observed).float())
+        first, last = observed[0] / (1 + MAX_REDSHIFT), observed[-1]
+        rest = torch.arange(first, last, float(observed[1] - observed[0]) / 1.2)
+        self.to_latent = contrast.mlp([encoder.n_features, 128, 64, 32, N_LATENT], "prelu")
+        self.decoder = spender.SpectrumDecoder(rest.float(), N_LATENT)
+
+    def reconstruct(self, x, redshift):
+        """The decoder's picture (B, 7781 / binning) of normalised spectra x (B, 7781) at ``redshift`` (B,)."""
+        return self.decoder(self.to_latent(self.encoder(x)).float(), self.instrument, redshift)
+
+    def forward(self, x, y):
+        """Reconstruction and spectrum, both in units of sigma, (B, 7781 / binning)."""
+        binning = self.encoder.binning
+        weight = F.avg_pool1d(y[:, None, :-1], binning)[:, 0] * binning
+        observed = F.avg_pool1d(x[:, None], binning)[:, 0]
+        return self.reconstruct(x, y[:, -1]) * weight.sqrt(), observed * weight.sqrt()
+
+    def loss(self, reconstruction, spectrum):
+        """Half the mean squared residual in units of sigma: 0.5 where only noise is left (Spender's loss)."""
+        return 0.5 * (reconstruction - spectrum).square().mean()
+
+
+def autoencoder_inputs(spectrum, ivar, redshift):
+    """What the autoencoder takes: (x, y) from spectra and ivar (N, 7781) and redshift (N,)."""
+    valid = ivar > 0
+    flux = torch.where(valid, spectrum, 0.0)
+    count = valid.sum(1, keepdim=True).clamp(min=1)
+    variance = flux.square().sum(1, keepdim=True) / count - (flux.sum(1, keepdim=True) / count).square()
+    return spectra.normalise(spectrum, ivar), torch.cat([ivar * variance, redshift[:, None]], 1)
+
+
+def autoencoder_batches(pairs, rows, batch_size, seed=0):
+    """batches(epoch) of autoencoder inputs for the spectra at ``rows``."""
+    size = batch_size_for(rows, batch_size)
+    redshift = torch.from_numpy(pairs.catalogue["redshift"]).float()
+
+    def batches(epoch):
+        order = shuffled(rows, np.random.default_rng((seed, epoch)))
+        for start in range(0, len(order) - size + 1, size):
+            some = order[start : start + size]
+            flux, ivar = (torch.from_numpy(pairs.read(name, some)) for name in ("spectrum", "ivar"))
+            yield autoencoder_inputs(flux, ivar, redshift[some])
+
+    return batches
+
+
+def pretrain(model, batches, validation, config, folder, **options):
+    """Train a MoCo or SpectrumAutoencoder; ``validation`` are fixed batches of the same kind. The history."""
+    held_out = list(validation)
+
+    def validate(trained):
+        device = next(trained.parameters()).device
+        losses = [trained.loss(*trained(x.to(device), y.to(device))) for x, y in held_out]
+        return {"validation_loss": torch.stack(losses).mean().item()}
+
+    return contrast.fit(model, batches, validate, config, folder, **options)
