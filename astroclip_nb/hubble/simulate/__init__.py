@@ -1,0 +1,1 @@
+"""Simulated observations: drawn objects, HST's cameras, invented proposals."""

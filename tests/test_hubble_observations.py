@@ -1,0 +1,174 @@
+"""The observations file, its split, previews from disk, and the simulator behind the offline default."""
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from astroclip_nb.errors import InputError
+from astroclip_nb.hubble.observations import (
+    Observations,
+    from_previews,
+    simulate_observations,
+    split_of,
+    square_preview,
+    write_observations,
+)
+from astroclip_nb.hubble.proposals import Proposal
+from astroclip_nb.hubble.queries import DRAFT_QUERIES, HYPOTHESES, PAPERCLIP_QUERIES, RELEVANT_KINDS
+from astroclip_nb.hubble.simulate.detector import INSTRUMENTS, observe
+from astroclip_nb.hubble.simulate.kinds import all_kinds
+from astroclip_nb.hubble.simulate.proposals import kind_shares, preview, propose
+from astroclip_nb.hubble.simulate.scene import Scene
+from astroclip_nb.hubble.simulate.words import ATTRIBUTES
+from astroclip_nb.hubble.summaries import check_summary
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    path = tmp_path_factory.mktemp("hubble") / "observations.h5"
+    simulate_observations(path, 40, seed=3, progress=False)
+    return Observations(path)
+
+
+def test_simulated_file(simulated):
+    assert simulated.origin == "simulated" and simulated.seed == 3 and not simulated.problems
+    assert len(simulated.proposals) == 40 and 40 < len(simulated) <= 280
+    assert simulated.images().shape == (len(simulated), 128, 128)
+    rows = np.array([5, 2, 5, 0])
+    assert np.array_equal(simulated.images(rows), simulated.images()[rows])
+    for proposal in simulated.proposals:
+        check_summary(proposal.summary)
+        assert proposal.summariser == "simulated" and proposal.truth["kind"] in all_kinds()
+        assert proposal.truth["instrument"] in proposal.abstract
+
+
+def test_split_is_by_proposal_and_stays(simulated):
+    split = split_of(simulated.id)
+    of_image = split[simulated.proposal]
+    ids = {name: set(simulated.id[simulated.proposal][of_image == name]) for name in ("train", "validation")}
+    assert ids["train"] and ids["validation"] and not ids["train"] & ids["validation"]
+    order = np.random.default_rng(0).permutation(40)
+    assert np.array_equal(split_of(simulated.id[order][:20]), split[order][:20])
+    many = split_of(np.arange(20_000), validation=0.15)
+    assert abs(np.mean(many == "validation") - 0.15) < 0.01
+
+
+def test_same_seed_same_bytes_and_each_proposal_alone(simulated, tmp_path):
+    simulate_observations(tmp_path / "again.h5", 40, seed=3, progress=False)
+    again = Observations(tmp_path / "again.h5")
+    assert np.array_equal(again.images(), simulated.images()) and again.fingerprint == simulated.fingerprint
+    assert again.proposals == simulated.proposals
+    number = simulated.proposals[17].id
+    alone = propose(3, number)
+    assert alone.abstract == simulated.proposals[17].abstract
+    first = np.flatnonzero(simulated.proposal == 17)[0]
+    assert np.array_equal(preview(alone, 3, 0), simulated.images([first])[0])
+    assert not np.array_equal(preview(alone, 4, 0), preview(alone, 3, 0))
+
+
+def test_captions_say_what_is_drawn():
+    kinds = all_kinds()
+    assert len(kinds) >= 30 and len({kind.category for kind in kinds.values()}) == 8
+    assert np.isclose(kind_shares(kinds).sum(), 1)
+    for number in range(60):
+        proposal = propose(0, number)
+        objects = proposal.summary["objects_and_phenomena"]
+        assert objects[0] in proposal.kind.names
+        truth = {phrase for axis, value in proposal.look.items() for phrase in ATTRIBUTES[axis][value]}
+        assert set(objects[1:]) <= truth
+        for axis in proposal.kind.axes:
+            assert any(phrase in proposal.abstract for phrase in ATTRIBUTES[axis][proposal.look[axis]])
+
+
+def test_every_kind_draws_every_look():
+    rng = np.random.default_rng(0)
+    for kind in all_kinds().values():
+        for value in range(5):
+            axes = {**{axis: ATTRIBUTES[axis] for axis in kind.axes}, "field": ATTRIBUTES["field"]}
+            look = {axis: list(values)[value % len(values)] for axis, values in axes.items()}
+            scene = Scene(64, look, rng)
+            kind.draw(scene)
+            assert all(np.isfinite(layer).all() for layer in (scene.old, scene.young, scene.gas))
+            assert (scene.transmission >= 0).all() and (scene.transmission <= 1.0001).all()
+            assert scene.points or (scene.old + scene.young + scene.gas).max() > 0.1
+
+
+def test_instruments_leave_their_marks():
+    def shown(instrument, band, depth="deep"):
+        scene = Scene(128, {"field": "plain"}, np.random.default_rng(1))
+        scene.sersic("old", 1.0, 10, 1)
+        scene.sersic("gas", 1.0, 10, 1, x0=20)
+        return observe(scene, instrument, band, depth)
+
+    for name, instrument in INSTRUMENTS.items():
+        image = shown(name, instrument.filters[0])
+        assert image.dtype == np.uint8 and image[0, 0] == 255  # white outside the footprint
+    assert (shown("WFPC2", "broad-band") == 255).mean() > (shown("ACS/WFC", "broad-band") == 255).mean() + 0.03
+    broad, narrow = (shown("WFC3/UVIS", band).astype(int) for band in ("broad-band", "narrow-band"))
+    assert narrow[64, 84] - narrow[64, 64] > broad[64, 84] - broad[64, 64]  # line emission against stars
+    deep, short = (shown("ACS/WFC", "broad-band", depth)[90:110, 40:60] for depth in ("deep", "snapshot"))
+    assert short.std() > 1.5 * deep.std()
+
+
+def test_stars_keep_their_place_and_brightness():
+    scene = Scene(128, {}, np.random.default_rng(0))
+    scene.star(2.0, 10.5, -20.5)
+    from astroclip_nb.hubble.simulate.detector import light
+
+    image = light(scene, INSTRUMENTS["ACS/WFC"], "broad-band")
+    row, column = np.unravel_index(image.argmax(), image.shape)
+    assert (row, column) == (43, 74)  # -20.5 + 64 - 0.5, 10.5 + 64 - 0.5
+    assert np.isclose(image.max(), 2.0 * (1 + 2 * INSTRUMENTS["ACS/WFC"].spikes), rtol=0.01)
+
+
+def test_hypotheses_and_queries():
+    kinds = set(all_kinds())
+    assert 70 <= len(HYPOTHESES) <= 95 and len({h.text for h in HYPOTHESES}) == len(HYPOTHESES)
+    assert set().union(*(h.kinds for h in HYPOTHESES)) == kinds
+    for query in (*DRAFT_QUERIES, *PAPERCLIP_QUERIES):
+        assert RELEVANT_KINDS[query] and RELEVANT_KINDS[query] <= kinds
+
+
+def _proposals(*ids):
+    return [Proposal(number, "Galaxies", 20, "Title", "Abstract.") for number in ids]
+
+
+def test_square_preview(tmp_path):
+    Image.fromarray(np.zeros((40, 100), np.uint8)).save(tmp_path / "wide.png")
+    square = square_preview(tmp_path / "wide.png", 50)
+    assert square.shape == (50, 50)
+    assert (square[:15] == 255).all() and (square[35:] == 255).all() and (square[15:35] == 0).all()
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 not an image")
+    with pytest.raises(InputError, match="bad.jpg does not decode"):
+        square_preview(tmp_path / "bad.jpg")
+
+
+def test_previews_with_faults_lose_nothing_else(tmp_path):
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        Image.fromarray(np.full((60, 60), 40 * number, np.uint8)).save(tmp_path / str(number) / "a.png")
+    whole = (tmp_path / "1" / "a.png").read_bytes()
+    (tmp_path / "2" / "b.png").write_bytes(whole[: len(whole) // 2])
+    problems = from_previews(tmp_path / "o.h5", _proposals(1, 2, 3), tmp_path, size=32, progress=False)
+    assert len(problems) == 2
+    assert "b.png does not decode" in problems[0] and problems[1] == "Proposal 3 has no image and is left out."
+    observations = Observations(tmp_path / "o.h5")
+    assert observations.problems == problems and observations.origin == "hst"
+    assert observations.id.tolist() == [1, 2] and observations.images()[:, 16, 16].tolist() == [40, 80]
+    with pytest.raises(InputError, match="No image for any of 1 proposals"):
+        write_observations(tmp_path / "none.h5", _proposals(7), [], size=32, origin="hst")
+    assert not (tmp_path / "none.h5").exists()
+
+
+def test_bad_files_are_named(tmp_path):
+    with pytest.raises(InputError, match="missing.h5 does not exist; make it with notebook 09"):
+        Observations(tmp_path / "missing.h5")
+    (tmp_path / "text.h5").write_text("no HDF5")
+    with pytest.raises(InputError, match="text.h5 is not an observations file"):
+        Observations(tmp_path / "text.h5")
+    write_observations(tmp_path / "o.h5", _proposals(1), [(1, np.zeros((8, 8), np.uint8))], size=8, origin="hst")
+    with h5py.File(tmp_path / "o.h5", "r+") as file:
+        file["proposal_id"][:] = 2
+    with pytest.raises(InputError, match="needs the ID of exactly one"):
+        Observations(tmp_path / "o.h5")
