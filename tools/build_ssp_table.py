@@ -39,7 +39,7 @@ def air_to_vacuum(wavelength):
 
 
 def bin_mean(x, y, edges):
-    """Mean of ``y`` (..., len(x)) in each bin of ``edges``, by the trapezoidal rule: (..., len(edges) - 1)."""
+    """Mean of ``y`` (..., len(x)) in each bin of ``edges`` by the trapezoidal rule: (..., len(edges) - 1)."""
     steps = 0.5 * (y[..., 1:] + y[..., :-1]) * np.diff(x)
     integral = np.concatenate([np.zeros_like(y[..., :1]), np.cumsum(steps, axis=-1)], axis=-1)
     at_edges = np.apply_along_axis(lambda row: np.interp(edges, x, row), -1, integral)

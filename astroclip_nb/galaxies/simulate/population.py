@@ -14,6 +14,7 @@ MASS_LIMITS = (7.5, 12.1)
 REDSHIFT_LIMITS = (0.01, 0.6)
 FAINTEST_R = 19.5  # the DESI Bright Galaxy Survey, BGS Bright (Hahn et al. 2023)
 BRIGHTEST_R = 13.5
+HEAVIER = 0.15  # dex
 
 
 def draw_galaxies(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -38,25 +39,23 @@ def draw_galaxies(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     galaxies["log_sfr"], galaxies["sfr_10myr"] = recent_star_formation(galaxies)
     galaxies["dust_tau"], galaxies["birth_cloud_tau"] = dust(galaxies, rng)
     galaxies |= kinematics(log_mass, galaxy_type, rng)
-    galaxies |= nuclear_activity(log_mass, rng)
+    galaxies |= ionisation(log_mass, rng)
     galaxies |= draw_structure(galaxies, rng)
-    galaxies["line_scatter"] = rng.normal(0, 0.1, (n, 5))  # dex, of the five line ratios
-    galaxies["retired_width"] = 10 ** rng.normal(
-        -0.1, 0.35, n
-    )  # Halpha width (A) where only old stars ionise
+    galaxies |= conditions(n, rng)
     # What a catalogue would have: masses from fits to photometry scatter by about 0.2 dex.
     galaxies["log_mstar"] = log_mass + rng.normal(0, 0.2, n)
-    galaxies["ebv"] = 0.00115 + 0.03338 * np.exp(
-        rng.normal(0, 0.6731, n)
-    )  # Stein et al. (2021), Legacy Survey
-    galaxies["exposure_s"] = 10 ** rng.normal(np.log10(220), 0.15, n)
     return galaxies
 
 
 def mass_function(log_mass):
-    """Double Schechter function of Baldry et al. (2012), number per Mpc3 and dex up to a constant."""
-    x = 10 ** (log_mass - 10.66)
-    return np.exp(-x) * (3.96e-3 * x ** (1 - 0.35) + 0.79e-3 * x ** (1 - 1.47))
+    """Galaxies per Mpc3 and dex: the double Schechter function of Baldry et al. (2012), at heavier masses.
+
+    Stars here are older than the fits behind it have them, and so heavier for their light. The shift is the
+    one that gives the number of galaxies to r = 19.5 that are there: 860 per square degree (Hahn et al.
+    2023).
+    """
+    x = 10 ** (log_mass - 10.66 - HEAVIER)
+    return np.log(10) * np.exp(-x) * (3.96e-3 * x ** (1 - 0.35) + 0.79e-3 * x ** (1 - 1.47))
 
 
 def mass_and_redshift(n, rng):
@@ -80,16 +79,17 @@ def mass_and_redshift(n, rng):
 
 
 def types(redshift, log_mass, rng):
-    """Galaxy types (n,) S13: quiescent, green_valley, starburst, poststarburst, else starforming."""
-    n = len(redshift)
-    quiescent = rng.uniform(size=n) < 1 / (1 + 10 ** (-1.2 * (log_mass - 10.55 - 0.3 * redshift)))
-    green_valley = rng.uniform(size=n) < 0.09
-    starburst = rng.uniform(size=n) < 0.035
-    poststarburst = (rng.uniform(size=n) < 0.012) & (log_mass > 9)
-    names = np.array(["poststarburst", "quiescent", "green_valley", "starburst"], dtype="S13")
-    return np.select(
-        [poststarburst, quiescent, green_valley, starburst], list(names), default=np.bytes_("starforming")
-    ).astype("S13")
+    """Galaxy types (n,) S13: quiescent, green_valley, starburst, poststarburst, starforming."""
+    dice = rng.uniform(size=(4, len(redshift)))
+    quiescent = dice[0] < 1 / (1 + 10 ** (-1.2 * (log_mass - 10.55 - 0.3 * redshift)))
+    chosen = {
+        b"poststarburst": (dice[1] < 0.012) & (log_mass > 9),
+        b"quiescent": quiescent,
+        b"green_valley": dice[2] < 0.09,
+        b"starburst": dice[3] < 0.035,
+    }
+    names = [np.full(len(redshift), name, "S13") for name in chosen]
+    return np.select(list(chosen.values()), names, default=np.bytes_(b"starforming"))
 
 
 def main_sequence(redshift, log_mass):
@@ -177,17 +177,27 @@ def kinematics(log_mass, galaxy_type, rng):
     return {"velocity_dispersion": stars, "gas_dispersion": gas}
 
 
-def nuclear_activity(log_mass, rng):
-    """Active nuclei in 1 to 8 % of galaxies, more at high mass; 12 % of them show broad Balmer lines."""
+def ionisation(log_mass, rng):
+    """What lights the gas besides young stars: active nuclei in 1 to 8 % of galaxies, 12 % of them broad-lined."""
     n = len(log_mass)
     agn = rng.uniform(size=n) < np.interp(log_mass, [9.5, 10.2, 11], [0.01, 0.05, 0.08])
     broad = agn & (rng.uniform(size=n) < 0.12)
-    log_o3 = rng.normal(40.3, 0.6, n)  # log10 L([OIII] 5007) in erg/s
     return {
         "agn": agn.astype(np.int8),
         "broad_line": broad.astype(np.int8),
-        "o3_luminosity": np.where(agn, 10**log_o3, 0.0),
-        # Broad Halpha over narrow nuclear Halpha, and its width: FWHM about 1500 to 6000 km/s.
+        "o3_luminosity": np.where(agn, 10 ** rng.normal(40.3, 0.6, n), 0.0),  # [OIII] 5008, erg/s
+        # Broad Halpha over narrow nuclear Halpha, and its width: FWHM about 2000 to 4500 km/s.
         "broad_ratio": np.where(broad, 3 * 10 ** rng.normal(0, 0.2, n), 0.0),
         "broad_dispersion": 10 ** rng.normal(np.log10(1300), 0.15, n),
+        "line_scatter": rng.normal(0, 0.1, (n, 5)),  # dex, of the five line ratios
+        "retired_width": 10 ** rng.normal(-0.1, 0.35, n),  # A, Halpha where only old stars ionise
+    }
+
+
+def conditions(n, rng):
+    """What lies between: Milky Way dust (Stein et al. 2021), and exposures of DESI's bright programme."""
+    return {
+        "ebv": 0.00115 + 0.03338 * np.exp(rng.normal(0, 0.6731, n)),
+        "exposure_s": 220 * np.exp(rng.normal(0, 0.25, n)),  # of nominal dark time they are worth
+        "moonlight": 4 * np.exp(rng.normal(0, 1.2, n)),  # nanomaggies per arcsec2 in r: see instrument.py
     }

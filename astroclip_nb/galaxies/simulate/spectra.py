@@ -11,8 +11,9 @@ from .stars import component_spectra, sphere
 from .tables import PIXEL_VELOCITY, SOLAR_LUMINOSITY, SPEED_OF_LIGHT, milky_way_attenuation, tables
 
 PIXEL = 0.8  # A
-RESOLUTION = 0.75  # A, standard deviation of DESI's line spread function (Guy et al. 2023: R = 2000 at 3600 A
-# to 5000 at 9800 A)
+RESOLUTION = (
+    0.70  # A, standard deviation of DESI's line spread function: 0.71, 0.64, 0.75 in the arms b, r, z
+)
 LIBRARY_DISPERSION = (
     60.0  # km/s, that of the MILES library (2.5 A FWHM; Falcon-Barroso et al. 2011) near 5500 A
 )

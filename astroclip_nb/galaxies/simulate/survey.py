@@ -74,7 +74,7 @@ def target_ids(seed: int, index: np.ndarray) -> np.ndarray:
 
 
 def observe_block(seed: int, block: int, count: int, noise: bool = True) -> dict[str, np.ndarray]:
-    """The first ``count`` galaxies of a block as rows of a pairs file; without ``noise``, the truth of them."""
+    """The first ``count`` galaxies of a block as rows of a pairs file; without ``noise``, their truth."""
     galaxies = draw_block(seed, block)
     fibre_fraction = np.ones((BLOCK, 3), np.float32)
     pictures, faults = [], []
@@ -100,7 +100,7 @@ def spectra_of_block(seed, block, galaxies, fibre_fraction, noise=True):
     index = block * BLOCK + np.arange(BLOCK)
     truth = fibre_spectra(galaxies, fibre_fraction)
     rngs = [np.random.default_rng([seed, NOISE, k]) for k in index]
-    spectrum, ivar = observe(truth, galaxies["exposure_s"], rngs)
+    spectrum, ivar = observe(truth, galaxies["exposure_s"], galaxies["moonlight"], rngs)
     if not noise:
         spectrum = truth
     snr = np.median(spectrum * np.sqrt(ivar), axis=1)
