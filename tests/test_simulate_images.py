@@ -169,10 +169,12 @@ def test_clumps_lie_on_the_arms():
     assert np.abs(crest - angle).max() <= np.pi / 2 + 1e-9
 
 
-def test_dust_lane_darkens_the_middle_plane():
-    galaxy = GALAXY | {"disc_q": 0.22, "disc_re": 8.0, "disc_pa": 0.0, "bulge_pa": 0.0}
-    plain, _ = noiseless(galaxy)
-    dusty, _ = noiseless(galaxy | {"dust_lane": 1.0})
+@pytest.mark.parametrize("component", [0, 1, 2])
+def test_dust_lane_darkens_the_middle_plane(component):
+    galaxy = GALAXY | {"disc_q": 0.22, "disc_re": 8.0, "bulge_re": 2.0, "disc_pa": 0.0, "bulge_pa": 0.0}
+    flux = FLUX * (np.arange(3) == component)[:, None]
+    plain, _ = noiseless(galaxy, flux)
+    dusty, _ = noiseless(galaxy | {"dust_lane": 1.0}, flux)
     change = (dusty - plain)[1][:, 71:81].sum(axis=1)
     assert change[72:80].sum() < -0.05 * plain[1][72:80, 71:81].sum()
     assert change[:68].sum() > 0 and change[84:].sum() > 0
