@@ -64,7 +64,7 @@ def test_round_trip_also_by_plain_h5py(path, data):
 
 
 @pytest.mark.parametrize("rows", [[5, 3, 39, 3, 4, 0], [7], [], [10, 11, 12, 30], np.arange(40)[::-1]])
-@pytest.mark.parametrize("name", ["image", "spectrum", "ivar"])
+@pytest.mark.parametrize("name", ["image", "spectrum", "ivar", "redshift"])
 def test_rows_come_in_the_order_asked_for(path, data, name, rows):
     rows = np.array(rows, int)
     with P.open_pairs(path) as pairs:

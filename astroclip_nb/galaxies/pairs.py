@@ -9,8 +9,8 @@ Datasets, N galaxies, readable by plain h5py:
 - ``targetid`` (N,) int64, unique
 - every other (N,) dataset is a catalogue column, NaN where unknown
 
-The large datasets are contiguous: shuffled rows then read 130 times faster than fancy indexing of the same
-data in chunks, and in order at the speed of the disk.
+The large datasets are contiguous: shuffled rows then read some 100 times faster than by fancy indexing of the
+same data in chunks, and rows in order at the speed of the disk.
 """
 
 import functools
@@ -48,7 +48,8 @@ def split_of(targetid, validation=0.1, test=0.1):
 def read_rows(dataset, rows):
     """Rows of an h5py dataset in the order asked for, without fancy indexing: (len(rows), ...).
 
-    A contiguous dataset is read through a memory map; any other run by run of consecutive rows.
+    A contiguous dataset is read past HDF5, a row at a time where it lies in the file, which is faster than a
+    memory map when the rows come from the disk; any other dataset run by run of consecutive rows.
     """
     rows = np.asarray(rows)
     rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
@@ -56,7 +57,12 @@ def read_rows(dataset, rows):
         raise IndexError(f"rows {rows.min()} to {rows.max()} of {dataset.name}, which has {len(dataset)}")
     offset = dataset.id.get_offset()
     if offset is not None:
-        return np.memmap(dataset.file.filename, dataset.dtype, "r", offset, dataset.shape)[rows]
+        found = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
+        with open(dataset.file.filename, "rb", buffering=0) as file:
+            for place in np.argsort(rows):
+                file.seek(offset + int(rows[place]) * found[:1].nbytes)
+                file.readinto(found[place : place + 1])
+        return found
     unique, order = np.unique(rows, return_inverse=True)
     found = np.empty((len(unique), *dataset.shape[1:]), dataset.dtype)
     for begin, end in runs(unique):
