@@ -113,6 +113,10 @@ def test_blocks_cover_the_rows_in_order(path, data):
     assert [len(some) for some, _ in blocks] == [10, 10, 3]
     np.testing.assert_array_equal(np.concatenate([some for some, _ in blocks]), rows)
     np.testing.assert_array_equal(np.concatenate([b["image"] for _, b in blocks]), data["image"][rows])
+    mask = data["redshift"] > 0.5
+    with P.open_pairs(path) as pairs:
+        found = [block["spectrum"] for _, block in pairs.blocks(("spectrum",), mask, 7)]
+    np.testing.assert_array_equal(np.concatenate(found), data["spectrum"][mask])
 
 
 def test_fingerprint_follows_data_not_catalogue(path, tmp_path, data):

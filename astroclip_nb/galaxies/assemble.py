@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..paths import replacing
-from .pairs import DATA, create_pairs, open_pairs
+from .pairs import DATA, create_pairs, indices, open_pairs
 
 BLOCK = 256  # rows held in memory at once, about 60 MB
 
@@ -29,9 +29,7 @@ def join_pairs(paths, path):
         for part, layout in zip(parts, layouts, strict=True):
             odd = sorted(map(str, set(layout) ^ set(layouts[0])))
             if odd:
-                raise InputError(
-                    f"{part.path} and {parts[0].path} differ in {', '.join(odd)}; make them alike."
-                )
+                raise InputError(f"{part.path} and {parts[0].path} differ in {', '.join(odd)}; make them alike.")
         targetid, count = np.unique(np.concatenate([part.targetid for part in parts]), return_counts=True)
         if (count > 1).any():
             raise InputError(
@@ -51,8 +49,7 @@ def append_pairs(path, other):
 
 def export_pairs(pairs, rows, path):
     """Write some rows (indices or a boolean mask) of an open pairs file to another pairs file."""
-    rows = np.asarray(rows)
-    _write(path, [(pairs, np.flatnonzero(rows) if rows.dtype == bool else rows)], pairs.attributes)
+    _write(path, [(pairs, indices(rows))], pairs.attributes)
 
 
 def export_catalogue(pairs, path):
@@ -61,9 +58,7 @@ def export_catalogue(pairs, path):
     import pyarrow.parquet
 
     columns = {"targetid": pairs.targetid, **pairs.catalogue}
-    text = {
-        name: column.astype(str) if column.dtype.kind == "S" else column for name, column in columns.items()
-    }
+    text = {name: column.astype(str) if column.dtype.kind == "S" else column for name, column in columns.items()}
     with replacing(path) as temporary:
         pyarrow.parquet.write_table(pyarrow.table(text), temporary)
 

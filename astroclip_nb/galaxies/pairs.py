@@ -51,8 +51,7 @@ def read_rows(dataset, rows):
     A contiguous dataset is read past HDF5, a row at a time where it lies in the file, which is faster than a
     memory map when the rows come from the disk; any other dataset run by run of consecutive rows.
     """
-    rows = np.asarray(rows)
-    rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+    rows = indices(rows)
     if len(rows) and not 0 <= rows.min() <= rows.max() < len(dataset):
         raise IndexError(f"rows {rows.min()} to {rows.max()} of {dataset.name}, which has {len(dataset)}")
     offset = dataset.id.get_offset()
@@ -68,6 +67,12 @@ def read_rows(dataset, rows):
     for begin, end in runs(unique):
         dataset.read_direct(found, np.s_[unique[begin] : unique[end - 1] + 1], np.s_[begin:end])
     return found if np.array_equal(unique, rows) else found[order]
+
+
+def indices(rows):
+    """Row numbers (M,) int64 from row numbers or a boolean mask."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
 
 
 def runs(rows):
@@ -118,6 +123,7 @@ class Pairs:
 
     def blocks(self, names, rows, size):
         """Yield (rows, {name: array}) for ``rows`` in stretches of ``size``, so that memory stays small."""
+        rows = indices(rows)
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
             yield some, {name: self.read(name, some) for name in names}
