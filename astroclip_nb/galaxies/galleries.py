@@ -43,17 +43,13 @@ def caption(axis, column, row, text, top=False):
     """White text within a tile, at its lower left corner or its upper left."""
     y, align = (row + 0.03, "top") if top else (row + 0.93, "bottom")
     outline = [patheffects.withStroke(linewidth=1.6, foreground="black")]
-    axis.text(
-        column + 0.04, y, text, color="white", size=SMALL, va=align, linespacing=1.0, path_effects=outline
-    )
+    axis.text(column + 0.04, y, text, color="white", size=SMALL, va=align, linespacing=1.0, path_effects=outline)
 
 
 def frame(axis, column, row, colour, width=1.8):
     """A coloured frame around one tile."""
     side = 1 - GAP
-    axis.add_patch(
-        Rectangle((column, row), side, side, fill=False, ec=colour, lw=width, clip_on=False, zorder=3)
-    )
+    axis.add_patch(Rectangle((column, row), side, side, fill=False, ec=colour, lw=width, clip_on=False, zorder=3))
 
 
 def image_retrieval(answers, images, redshift):
@@ -117,15 +113,28 @@ def image_grid(images, rows, captions, highlight=None, columns=8, title=None):
     return figure
 
 
+def outliers(images, score, artefact, count=24, columns=8):
+    """The galaxies of highest outlier score; those with an artefact are named and framed.
+
+    score : (N,); artefact : (N,) bytes or str, empty for a clean image.
+    """
+    artefact = np.asarray(artefact).astype(str)
+    worst = np.argsort(-score, kind="stable")[:count]
+    bad = artefact[worst] != ""
+    title = (
+        f"{bad.sum()} of the {len(worst)} strangest galaxies have an artefact (framed), "
+        f"{np.mean(artefact != ''):.1%} of all do"
+    )
+    return image_grid(images, worst, artefact[worst], bad, columns, title)
+
+
 def augmentations(originals, views, title=None):
     """A galaxy and random views of it in each row: (R, 3, S, S) and (R, V, 3, s, s) nanomaggies/pixel."""
     size = views.shape[-1]
     originals = central_crop(np.asarray(originals, np.float32), size)
     tiles = rgb(np.concatenate([originals[:, None], views], axis=1))
     n_rows, n_columns = tiles.shape[:2]
-    figure, axis = plt.subplots(
-        figsize=(PAGE_WIDTH, PAGE_WIDTH * n_rows / n_columns + 0.25), layout="constrained"
-    )
+    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, PAGE_WIDTH * n_rows / n_columns + 0.25), layout="constrained")
     mosaic(axis, tiles)
     axis.axvline(1 - GAP / 2, color="black", lw=1.2)
     for row in range(n_rows):

@@ -1,0 +1,205 @@
+"""Figures of how good the embeddings are: retrieval, baselines, probes, information, calibration.
+
+A score with its error is written as a pair (value, error); an error that is not known is NaN.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ..figstyle import COLOURS, CYCLE, PAGE_WIDTH, SMALL, label
+
+MARKERS = "osD^vP"
+
+
+def modality_colour(name, k=0):
+    """The colour of the modality a name begins with ("image", "spectrum to image", ...), else the k-th."""
+    return COLOURS.get(name.split()[0].rstrip(","), CYCLE[k % len(CYCLE)])
+
+
+def written(value, digits=2):
+    """A number with a true minus sign and no negative zero; nothing for NaN."""
+    return f"{value:z.{digits}f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(value) else ""
+
+
+def recall_curves(ranks, choices, baselines=None):
+    """Share of queries whose partner is among the first k, for every k, with chance below.
+
+    ranks, baselines : {name: (N,) ranks as of `retrieval.ranks`}; choices : how many candidates were ranked.
+    """
+    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 3.2), layout="constrained")
+    k = np.unique(np.round(np.geomspace(1, choices, 200)))
+    for curves, style in ((ranks, "-"), (baselines or {}, "--")):
+        for number, (name, rank) in enumerate(curves.items()):
+            recall = np.searchsorted(np.sort(rank), k, side="right") / len(rank)
+            colour, width = modality_colour(name, number), 1.6 if style == "-" else 1.1
+            name = f"{name}: median rank {np.median(rank):,.0f}"
+            axis.plot(k, recall, style, color=colour, lw=width, label=name)
+    axis.plot(k, k / choices, ":", color="0.5", label=f"chance: median rank {(choices + 1) / 2:,.0f}")
+    axis.set(xscale="log", xlim=(1, choices), ylim=(0, 1.02), ylabel="recall at k")
+    axis.set_xlabel(f"k nearest of {choices:,} galaxies")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+def similarity_histograms(right, shuffled):
+    """Cosines of right pairs (N,) and of shuffled ones (M,), with their means."""
+    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 2.6), layout="constrained")
+    bins = np.linspace(min(right.min(), shuffled.min()), max(right.max(), shuffled.max()), 60)
+    for values, name, colour in ((right, "right", "cross"), (shuffled, "shuffled", "baseline")):
+        style = {"color": COLOURS[colour], "density": True, "histtype": "stepfilled", "alpha": 0.55}
+        axis.hist(values, bins, label=f"{name} pairs: mean {written(np.mean(values), 3)}", **style)
+        axis.axvline(np.mean(values), color=COLOURS[colour], lw=1.2)
+    axis.set(xlabel="cosine of image and spectrum embedding", ylabel="density of pairs")
+    axis.legend()
+    return figure
+
+
+def score_dots(scores, names=None, reference=()):
+    """Rows of methods, dots of modalities, error bars: baselines, ablations, comparisons with the literature.
+
+    scores : {quantity: {method: {modality: (value, error)}}}, one panel per quantity; names : {quantity: axis
+    label}, R2 of it by default; reference : methods drawn hollow, measured on other data (published numbers).
+    """
+    methods = list(dict.fromkeys(method for panel in scores.values() for method in panel))
+    modalities = list(dict.fromkeys(m for panel in scores.values() for row in panel.values() for m in row))
+    figure, axes = plt.subplots(
+        1,
+        len(scores),
+        sharey=True,
+        squeeze=False,
+        figsize=(PAGE_WIDTH, 0.3 * len(methods) + 1.1),
+        layout="constrained",
+    )
+    shift = 0.36 / max(1, len(modalities) - 1)
+    for axis, (quantity, panel) in zip(axes[0], scores.items(), strict=True):
+        for row, method in enumerate(methods):
+            if row % 2 == 0:
+                axis.axhspan(row - 0.5, row + 0.5, color="0.95", lw=0, zorder=0)
+            for k, modality in enumerate(modalities):
+                value, error = panel.get(method, {}).get(modality, (np.nan, np.nan))
+                y, colour = row + shift * (k - (len(modalities) - 1) / 2), modality_colour(modality, k)
+                fill = "white" if method in reference else colour
+                style = {"fmt": MARKERS[k % len(MARKERS)], "ms": 4.5, "color": colour, "mfc": fill, "lw": 1}
+                axis.errorbar(value, y, xerr=None if np.isnan(error) else error, **style)
+        axis.set_xlabel((names or {}).get(quantity, f"$R^2$, {label(quantity)}"))
+        axis.set_yticks(range(len(methods)), methods)
+        axis.tick_params(axis="y", length=0)
+    axes[0, 0].set_ylim(len(methods) - 0.5, -0.5)
+    handles = [
+        plt.Line2D([], [], ls="", marker=MARKERS[k % len(MARKERS)], color=modality_colour(m, k), label=m)
+        for k, m in enumerate(modalities)
+    ]
+    if reference:
+        hollow = {"marker": "o", "mfc": "white", "mec": "0.3", "label": "published, other data"}
+        handles.append(plt.Line2D([], [], ls="", **hollow))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def probe_heatmap(r2, quantities, representations, groups=(), title=None):
+    """What each representation knows of each quantity: a heat map of R2, the best of every row in bold.
+
+    r2 : (Q, R), NaN where not measured; quantities : Q catalogue names, drawn from best to least known and left
+    out where nothing was measured; representations : R names; groups : columns before which a gap is left.
+    Colours stop at 0, numbers do not.
+    """
+    import seaborn
+
+    r2, groups = np.asarray(r2, float), sorted(groups)
+    best_of = np.fmax.reduce(r2, axis=1)
+    order = np.argsort(-best_of, kind="stable")[: np.isfinite(best_of).sum()]
+    n_rows, n_columns = len(order), r2.shape[1]
+    x = np.arange(n_columns) + 0.18 * np.searchsorted(groups, np.arange(n_columns), side="right")
+    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 0.36 * n_rows + 1.3), layout="constrained")
+    shades = seaborn.color_palette("mako_r", as_cmap=True)
+    for y, row in enumerate(order):
+        best = np.nanargmax(r2[row])
+        for column in range(n_columns):
+            value = r2[row, column]
+            shade = shades(np.clip(value, 0, 1)) if np.isfinite(value) else (1, 1, 1, 1)
+            edge = {"ec": "black", "lw": 1.3, "zorder": 2} if column == best else {"ec": "white", "lw": 0.8}
+            axis.add_patch(plt.Rectangle((x[column] - 0.5, y - 0.5), 1, 1, fc=shade, **edge))
+            dark = np.dot(shade[:3], (0.3, 0.59, 0.11)) < 0.55
+            axis.text(
+                x[column],
+                y,
+                written(value),
+                ha="center",
+                va="center",
+                size=8,
+                color="white" if dark else "black",
+                weight="bold" if column == best else "normal",
+            )
+    axis.set(xlim=(-0.52, x[-1] + 0.52), ylim=(n_rows - 0.45, -0.55))
+    axis.set_yticks(range(n_rows), [label(quantities[row]) for row in order])
+    axis.set_xticks(x, representations, rotation=30, ha="left", rotation_mode="anchor")
+    axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axis.spines[:].set_visible(False)
+    scale = plt.cm.ScalarMappable(plt.Normalize(0, 1), shades)
+    figure.colorbar(scale, ax=axis, label="$R^2$ on galaxies never seen", shrink=0.6, aspect=18, pad=0.02)
+    if title:
+        axis.set_title(title, pad=8)
+    return figure
+
+
+def information_bound(negatives, bounds):
+    """The InfoNCE lower bound on the mutual information, log(n) minus the loss, against the candidates n.
+
+    negatives : (K,) number of candidates n, the right one among them (van den Oord et al. 2018, equation 5);
+    bounds : {name: (mean (K,), error (K,))} in nats. The bound can never pass log n, drawn dashed.
+    """
+    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 2.8), layout="constrained")
+    negatives = np.asarray(negatives)
+    for k, (name, (mean, error)) in enumerate(bounds.items()):
+        axis.errorbar(
+            negatives, mean, error, marker="o", ms=3.5, capsize=2, color=modality_colour(name, k), label=name
+        )
+    axis.plot(negatives, np.log(negatives), "--", color="0.5", lw=1.1, label="ceiling, log n")
+    axis.set(xscale="log", xlabel="candidates n", ylabel="mutual information at least [nats]")
+    axis.set_ylim(bottom=0)
+    axis.legend()
+    return figure
+
+
+def few_shot(n_labels, curves, quantity, full=None):
+    """R2 against the number of labelled galaxies, for several representations.
+
+    n_labels (K,); curves : {name: (mean (K,), standard deviation (K,))}; quantity : catalogue name; full :
+    {name: R2 with every label}, drawn as short lines at the right edge.
+    """
+    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 3.0), layout="constrained")
+    for k, (name, (mean, deviation)) in enumerate(curves.items()):
+        colour = modality_colour(name, k)
+        axis.plot(n_labels, mean, marker=MARKERS[k % len(MARKERS)], ms=4, color=colour, label=name)
+        axis.fill_between(n_labels, mean - deviation, mean + deviation, color=colour, alpha=0.2, lw=0)
+        if full and name in full:
+            axis.plot([0.97, 1.0], [full[name]] * 2, color=colour, transform=axis.get_yaxis_transform())
+    lowest = min(np.nanmin(mean) for mean, _ in curves.values())
+    axis.set(xscale="log", xlabel="labelled galaxies", ylabel=f"$R^2$, {label(quantity)}")
+    axis.set_ylim(max(-0.25, lowest - 0.05), 1)
+    axis.legend(loc="lower right")
+    return figure
+
+
+def calibration(pit):
+    """Are the predicted distributions right? Histogram of the probability integral transform, and coverage.
+
+    pit : {name: (N,) values of the predicted cumulative distribution at the truth}, uniform where the
+    prediction is calibrated. The grey band holds 95 % of what N uniform draws give. Coverage at c is the
+    share of truths within the central interval of probability c.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9), layout="constrained")
+    bins, nominal = np.linspace(0, 1, 21), np.linspace(0, 1, 101)
+    for k, (name, values) in enumerate(pit.items()):
+        values = values[np.isfinite(values)]
+        spread = 1.96 * np.sqrt((len(bins) - 2) / len(values))
+        left.axhspan(1 - spread, 1 + spread, color="0.9", lw=0, zorder=0)
+        style = {"color": modality_colour(name, k), "label": name}
+        left.hist(values, bins, density=True, histtype="step", lw=1.3, **style)
+        right.plot(nominal, np.mean(2 * np.abs(values - 0.5) <= nominal[:, None], axis=1), **style)
+    left.axhline(1, color="0.5", lw=0.9, ls="--")
+    right.plot([0, 1], [0, 1], color="0.5", lw=0.9, ls="--")
+    left.set(xlabel="predicted cumulative probability of the truth", ylabel="density", xlim=(0, 1))
+    right.set(xlabel="nominal coverage", ylabel="measured coverage", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    right.legend(loc="upper left", fontsize=SMALL)
+    return figure

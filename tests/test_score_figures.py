@@ -1,0 +1,96 @@
+"""Figures of scores: each number in its place, against direct counting."""
+
+import numpy as np
+import pytest
+from figure_checks import assert_readable, said
+
+from astroclip_nb.figstyle import COLOURS
+from astroclip_nb.galaxies import score_figures
+
+pytest_plugins = ["figure_checks"]
+pytestmark = pytest.mark.usefixtures("drawing")
+
+
+def test_written_has_a_true_minus_and_no_negative_zero():
+    numbers = [-0.123, -0.001, 0.5, np.nan]
+    assert [score_figures.written(x) for x in numbers] == ["\N{MINUS SIGN}0.12", "0.00", "0.50", ""]
+
+
+def test_recall_curves_equals_counting():
+    ranks = np.random.default_rng(0).integers(1, 101, 200).astype(float)
+    figure = score_figures.recall_curves({"image to spectrum": ranks}, 100, {"spectrum to image, linear": ranks})
+    assert_readable(figure)
+    ours, baseline, chance = figure.axes[0].lines
+    for k, recall in ours.get_xydata():
+        assert recall == np.mean(ranks <= k)
+    assert ours.get_color() == COLOURS["image"] and baseline.get_linestyle() == "--"
+    np.testing.assert_allclose(chance.get_ydata(), chance.get_xdata() / 100)
+    assert "median rank" in said(figure) and figure.axes[0].get_xlabel() == "k nearest of 100 galaxies"
+
+
+def test_similarity_histograms_are_densities_with_their_means():
+    figure = score_figures.similarity_histograms(np.linspace(0.5, 0.9, 401), np.linspace(-0.6, 0.4, 301))
+    assert_readable(figure)
+    assert "right pairs: mean 0.700" in said(figure) and "mean \N{MINUS SIGN}0.100" in said(figure)
+    for outline in figure.axes[0].patches:
+        x, y = outline.get_xy().T
+        assert abs(np.trapezoid(y, x)) == pytest.approx(1)
+
+
+def test_score_dots_puts_each_value_in_the_row_of_its_method():
+    scores = {
+        "redshift": {"ours": {"image": (0.7, 0.02), "spectrum": (0.95, 0.01)}, "v1": {"image": (0.71, np.nan)}},
+        "log_mstar": {"ours": {"image": (0.6, 0.02)}},
+    }
+    figure = score_figures.score_dots(scores, reference=["v1"])
+    assert_readable(figure)
+    left, right = figure.axes
+    dots = {
+        (bar.lines[0].get_color(), round(float(bar.lines[0].get_ydata()[0]))): bar.lines[0].get_xdata()[0]
+        for bar in left.containers
+    }
+    assert dots[COLOURS["image"], 0] == 0.7 and dots[COLOURS["image"], 1] == 0.71
+    assert dots[COLOURS["spectrum"], 0] == 0.95 and np.isnan(dots[COLOURS["spectrum"], 1])
+    assert [text.get_text() for text in left.get_yticklabels()] == ["ours", "v1"]
+    assert left.get_ylim() == (1.5, -0.5) and right.get_xlabel().startswith("$R^2$, $\\log_{10}(M")
+    assert "published, other data" in said(figure)
+
+
+def test_probe_heatmap_orders_rows_and_marks_the_best():
+    r2 = [[0.1, -0.2, np.nan], [0.5, 0.9, 0.7], [np.nan] * 3]
+    names = ["snr", "redshift", "ebv"]
+    figure = score_figures.probe_heatmap(r2, names, ["image", "spectrum", "joint"], groups=[2])
+    assert_readable(figure)
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["redshift", "median S/N per pixel"]
+    assert [t.get_text() for t in axis.texts if t.get_weight() == "bold"] == ["0.90", "0.10"]
+    assert "\N{MINUS SIGN}0.20" in said(figure) and axis.get_xticks()[2] - axis.get_xticks()[1] > 1
+
+
+def test_information_bound_draws_the_ceiling():
+    n = np.array([2, 8, 32])
+    figure = score_figures.information_bound(n, {"image and spectrum": (np.log(n) / 2, np.full(3, 0.01))})
+    assert_readable(figure)
+    ceiling = next(line for line in figure.axes[0].lines if line.get_linestyle() == "--")
+    np.testing.assert_allclose(ceiling.get_ydata(), np.log(n))
+    assert "[nats]" in figure.axes[0].get_ylabel()
+
+
+def test_few_shot_bands_are_one_standard_deviation():
+    n = np.array([10, 100, 1000])
+    mean, deviation = np.array([-3.0, 0.5, 0.8]), np.array([0.3, 0.1, 0.05])
+    figure = score_figures.few_shot(n, {"image": (mean, deviation)}, "redshift", full={"image": 0.82})
+    assert_readable(figure)
+    (axis,) = figure.axes
+    band = axis.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == -3.3 and band.max() == pytest.approx(0.85)
+    assert axis.get_ylim() == (-0.25, 1) and axis.get_ylabel() == "$R^2$, redshift"
+
+
+def test_calibration_of_uniform_values_is_the_diagonal():
+    uniform = (np.arange(1000) + 0.5) / 1000
+    figure = score_figures.calibration({"image": np.append(uniform, np.nan), "narrow": uniform**3})
+    assert_readable(figure)
+    diagonal, narrow = (line for line in figure.axes[1].lines if line.get_label() in ("image", "narrow"))
+    np.testing.assert_allclose(diagonal.get_ydata(), diagonal.get_xdata(), atol=2e-3)
+    assert narrow.get_ydata()[50] < 0.4

@@ -1,0 +1,119 @@
+"""Figures of spectra: wavelengths, lines and units are true, and they can be read."""
+
+import numpy as np
+import pytest
+from figure_checks import N, answers, assert_readable, said
+
+from astroclip_nb.galaxies import spectrum_figures
+from astroclip_nb.galaxies.pairs import WAVELENGTH
+
+pytest_plugins = ["figure_checks"]
+pytestmark = pytest.mark.usefixtures("drawing")
+
+
+def test_smooth_ignores_masked_and_missing_pixels():
+    flux, ivar = np.full((1, 400), 3.0), np.ones((1, 400))
+    flux[0, 100], ivar[0, 100] = 1e6, 0
+    flux[0, 200:260] = np.nan
+    result = spectrum_figures.smooth(flux, ivar, sigma=4)
+    assert np.isnan(result[0, 230])
+    np.testing.assert_allclose(result[np.isfinite(result)], 3.0)
+
+
+def test_smooth_of_noise_reduces_it_as_a_gaussian_kernel_does():
+    noise = np.random.default_rng(1).normal(size=200_000)
+    expected = (2 * np.sqrt(np.pi) * 4) ** -0.5  # standard deviation after convolution with a Gaussian
+    assert spectrum_figures.smooth(noise, sigma=4).std() == pytest.approx(expected, rel=0.03)
+
+
+def test_lines_are_marked_at_their_observed_wavelength_and_only_on_the_grid():
+    import matplotlib.pyplot as plt
+
+    _, axis = plt.subplots()
+    axis.set_xlim(3000, 12000)
+    spectrum_figures.mark_lines(axis, 0.1)
+    marked = [line.get_xdata()[0] for line in axis.lines]
+    assert 6564.6 * 1.1 in marked and len(marked) == len(spectrum_figures.LINES) == len(axis.texts)
+    _, axis = plt.subplots()
+    axis.set_xlim(3000, 12000)
+    spectrum_figures.mark_lines(axis, 0.6)
+    assert max(line.get_xdata()[0] for line in axis.lines) < WAVELENGTH[-1]
+    assert r"H$\alpha$" not in [text.get_text() for text in axis.texts]
+
+
+def test_rest_frame_puts_the_line_where_it_belongs(galaxies):
+    grid = np.arange(3000.0, 7600.0, 2.0)
+    rest = spectrum_figures.to_rest_frame(galaxies["spectrum"], galaxies["redshift"], grid)
+    peak = grid[np.nanargmax(rest[:, (grid > 4000) & (grid < 6000)], axis=1) + np.argmax(grid > 4000)]
+    assert np.abs(peak - 5008.2).max() < 4
+    for row, z in zip(rest, galaxies["redshift"], strict=True):
+        assert grid[np.isfinite(row)].max() <= min(7600, WAVELENGTH[-1] / (1 + z))
+
+
+def test_spectrum_retrieval_draws_on_the_surveys_own_grid(galaxies):
+    found = answers(2, 5, ("image to image", "spectrum to image"))
+    read, picture = galaxies["spectrum"].__getitem__, galaxies["image"].__getitem__
+    figure = spectrum_figures.spectrum_retrieval(found, read, picture, galaxies["redshift"])
+    assert_readable(figure)
+    panels = [axis for axis in figure.axes if axis.get_title(loc="left")]
+    assert len(panels) == 4
+    traces = [line for line in panels[1].lines if len(line.get_xdata()) > 2]
+    assert len(traces) == 6
+    x = traces[0].get_xdata()
+    assert x[0] == 3600 and 9820 < x[-1] <= 9824.0
+    assert traces[0].get_color() == "black" and f"{galaxies['redshift'][15]:.3f}" in said(figure)
+    line = x[np.nanargmax(traces[0].get_ydata())]
+    assert line == pytest.approx(5008.2 * (1 + galaxies["redshift"][1]), abs=8)
+    assert panels[-1].get_xlabel() == "observed wavelength [Å]"
+
+
+def test_pairs_figure_has_an_image_and_a_spectrum_of_each(galaxies):
+    rows = np.arange(3)
+    ivar = np.ones_like(galaxies["spectrum"][rows])
+    figure = spectrum_figures.pairs_figure(
+        galaxies["image"][rows],
+        galaxies["spectrum"][rows],
+        galaxies["redshift"][rows],
+        ["a", "b", "c"],
+        ivar,
+        truth=galaxies["spectrum"][rows],
+    )
+    assert_readable(figure)
+    assert len(figure.axes) == 6 and "erg s" in figure.axes[3].get_ylabel()
+
+
+def test_reconstructions_show_residuals_in_units_of_the_noise(galaxies):
+    flux = galaxies["spectrum"][:2].astype(float)
+    ivar = np.full_like(flux, 4.0)
+    ivar[:, :100] = 0
+    figure = spectrum_figures.reconstructions(flux, flux - 1, ivar, galaxies["redshift"][:2], ["a", "b"])
+    assert_readable(figure)
+    residual = figure.axes[1].lines[0].get_ydata()
+    assert np.isnan(residual[:100]).all()
+    np.testing.assert_allclose(residual[100:], 2.0)
+
+
+def test_cluster_spectra_recovers_the_common_spectrum(galaxies):
+    labels = np.zeros(N, int)
+    labels[-5:] = -1
+    redshift = np.where(np.arange(N) == 3, np.nan, galaxies["redshift"])
+    figure = spectrum_figures.cluster_spectra(labels, galaxies["spectrum"].__getitem__, redshift)
+    assert_readable(figure)
+    cluster, noise = figure.axes
+    assert "cluster 0, n = 54" in said(figure) and "noise, n = 5" in said(figure)
+    x, y = cluster.lines[0].get_data()
+    away = np.abs(x - 5008) > 60
+    np.testing.assert_allclose(y[away], (2 + x[away] / 5000) / 3.0, rtol=0.02)
+    assert noise.get_xlabel() == "rest wavelength [Å]"
+
+
+def test_real_galaxies_marks_lines_at_the_predicted_redshift(galaxies):
+    z, predicted = galaxies["redshift"][:3], galaxies["redshift"][:3] + 0.05
+    nearest = np.array([[4, 5], [6, 7], [8, 9]])
+    figure = spectrum_figures.real_galaxies(
+        galaxies["spectrum"][:3], z, predicted, nearest, galaxies["image"].__getitem__, ["a", "b", "c"]
+    )
+    assert_readable(figure)
+    marked = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() == ":"]
+    assert np.min(np.abs(np.array(marked) - 5008.2 * (1 + predicted[0]))) < 1e-6
+    np.testing.assert_allclose(figure.axes[-1].lines[1].get_ydata(), 0.05 / (1 + z))
