@@ -128,5 +128,5 @@ def test_proposal_without_summary():
     proposal = Proposal(5, "Galaxies", 3, "Title", "Text.")
     with pytest.raises(InputError, match="Proposal 5 has no summary"):
         proposal.caption("summary")
-    with pytest.raises(InputError, match="choose 'summary' or 'abstract'"):
+    with pytest.raises(InputError, match="choose 'summary', 'name' or 'abstract'"):
         proposal.caption("title")

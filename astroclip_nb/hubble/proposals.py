@@ -29,18 +29,19 @@ class Proposal:
     truth: dict = field(default_factory=dict)
 
     def caption(self, text="summary") -> str:
-        """The caption by "summary" (objects; uses) or "abstract" (category and abstract), as in PAPERCLIP.
+        """The caption by "summary" (objects; uses), "name" (the first object of the summary) or "abstract"
+        (category and abstract). Summary and abstract are as in PAPERCLIP.
 
         Raises InputError for a proposal without a summary.
         """
+        if text not in ("summary", "name", "abstract"):
+            raise InputError(f"text is {text!r}; choose 'summary', 'name' or 'abstract'.")
         if text == "abstract":
             return f"Category: {self.category}. {self.abstract}"
-        if text != "summary":
-            raise InputError(f"text is {text!r}; choose 'summary' or 'abstract'.")
         if self.summary is None:
             raise InputError(f"Proposal {self.id} has no summary; summarise it first, or use text='abstract'.")
         objects, uses = self.summary["objects_and_phenomena"], self.summary["science_use_cases"]
-        return f"{', '.join(objects)}; {', '.join(uses)}"
+        return objects[0] if text == "name" else f"{', '.join(objects)}; {', '.join(uses)}"
 
 
 def read_catalogue(path, allow_cut=False) -> list[Proposal]:

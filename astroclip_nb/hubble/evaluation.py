@@ -1,0 +1,162 @@
+"""How well images and words find each other: scores, and the baselines without which they mean little."""
+
+import numpy as np
+
+from ..retrieval import ranks, recall_at_percent, top_k
+from .queries import HYPOTHESES, RELEVANT_KINDS
+
+PERCENTS = (1, 5, 10, 20, 50)
+
+# PAPERCLIP (arXiv 2403.08851), 3,000 real validation images: top-1, and top-k % of all captions
+PUBLISHED = {
+    "softmax": {"top-1": 0.021, "5 %": 0.555, "10 %": 0.682, "20 %": 0.807, "50 %": 0.928},
+    "abstracts": {"top-1": 0.015, "5 %": 0.530, "10 %": 0.664, "20 %": 0.798, "50 %": 0.909},
+    "scratch": {"top-1": 0.006, "5 %": 0.295, "10 %": 0.437, "20 %": 0.607, "50 %": 0.833},
+    "base": {"top-1": 0.001, "5 %": 0.069, "10 %": 0.121, "20 %": 0.231, "50 %": 0.554},
+    "head": {"10 %": 0.48},
+    "shuffled": {"10 %": 0.10},
+}  # the head's and the shuffled number are within batches
+
+
+def allowed_rank(percent, choices):
+    """Largest rank that counts at top-k %: floor(k / 100 choices), as in PAPERCLIP."""
+    return int(np.floor(percent / 100 * choices))
+
+
+def scores_of_ranks(rank, choices):
+    """Top-1 and top-k % of ranks (n,) among ``choices``."""
+    levels = {f"{percent} %": recall_at_percent(rank, percent, choices) for percent in PERCENTS}
+    return {"top-1": float(np.mean(rank <= 1)), **levels}
+
+
+def scores(image, text, proposal):
+    """Share of images whose own caption is among the best, per image and per unique proposal.
+
+    image, text : (n, D), text the caption of each image's proposal; proposal : (n,) labels. Per image the
+    choices are all n captions, repeated as images of one proposal are, ties counting half; per proposal they
+    are the unique ones.
+    """
+    unique = len(np.unique(proposal))
+    return {
+        "image": scores_of_ranks(ranks(image, text), len(image)),
+        "proposal": scores_of_ranks(ranks(image, text, proposal), unique),
+    }
+
+
+def chance_scores(proposal):
+    """Expected scores of a random order."""
+    found = {}
+    for level, choices in (("image", len(proposal)), ("proposal", len(np.unique(proposal)))):
+        shares = {f"{percent} %": allowed_rank(percent, choices) / choices for percent in PERCENTS}
+        found[level] = {"top-1": 1 / choices, **shares}
+    return found
+
+
+def oracle_scores(kind, proposal):
+    """Expected scores of an oracle that knows the kind of every image and caption, and nothing else.
+
+    kind, proposal : (n,). It puts the captions of the right kind first, in random order: what exceeds it is
+    evidence that more than the kind was learned.
+    """
+    _, first, of_image = np.unique(proposal, return_index=True, return_inverse=True)
+    found = {}
+    for level, kinds in (("image", kind), ("proposal", kind[first])):
+        _, which, count = np.unique(kinds, return_inverse=True, return_counts=True)
+        same = count[which] if level == "image" else count[which][of_image]
+        share = {f"{p} %": float(np.minimum(1, allowed_rank(p, len(kinds)) / same).mean()) for p in PERCENTS}
+        found[level] = {"top-1": float((1 / same).mean()), **share}
+    return found
+
+
+def tfidf_vectors(corpus, *groups):
+    """TF-IDF vectors of groups of texts, dense (n, V) each, with the vocabulary of ``corpus``."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True, max_features=5000).fit(corpus)
+    return [vectorizer.transform(texts).toarray() for texts in groups]
+
+
+def tfidf_scores(observations, proposals):
+    """Scores of finding a proposal's summary by its abstract with TF-IDF: words alone, no image is seen.
+
+    proposals : indices (P,), each counted once.
+    """
+    abstracts, summaries = observations.captions("abstract"), observations.captions("summary")
+    a, b = tfidf_vectors(abstracts, [abstracts[i] for i in proposals], [summaries[i] for i in proposals])
+    known = (a.any(1)) & (b.any(1))
+    rank = np.full(len(proposals), float(len(proposals)))
+    rank[known] = ranks(a[known], b[known])
+    return {"proposal": scores_of_ranks(rank, len(proposals))}
+
+
+def relevance(order, kind, query, k=10):
+    """Share of the first ``k`` images of an order whose kind is what the query is about; NaN for no kinds."""
+    if query not in RELEVANT_KINDS:
+        return np.nan
+    return float(np.isin(kind[order[:k]], list(RELEVANT_KINDS[query])).mean())
+
+
+def order_by_query(query_vectors, image):
+    """Images from best to worst for each query, (Q, n)."""
+    return top_k(query_vectors, image, len(image))[1]
+
+
+def order_by_tfidf(queries, observations, rows):
+    """Images from best to worst for each query (Q, n), by TF-IDF of the query with the image's abstract.
+
+    A query without a known word leaves the order as it is.
+    """
+    abstracts = observations.captions("abstract")
+    texts, wanted = tfidf_vectors(abstracts, abstracts, list(queries))
+    similarity = wanted @ texts[observations.proposal[rows]].T
+    return np.argsort(-similarity, axis=1, kind="stable")
+
+
+def classify(image, class_vectors, names, k=5):
+    """The ``k`` best classes of each image: names (n, k)."""
+    index = top_k(image, class_vectors, min(k, len(names)))[1]
+    return np.asarray(names)[index]
+
+
+def kind_accuracy(image, name_vectors, names, kind):
+    """Share of images whose true kind is named first, or among five, by cosine with the names' vectors."""
+    best = classify(image, name_vectors, names)
+    right = best == kind[:, None]
+    return {"top-1": float(right[:, 0].mean()), "top-5": float(right.any(1).mean()), "choices": len(names)}
+
+
+def hypothesis_accuracy(image, vectors, kind):
+    """Zero-shot accuracy over HYPOTHESES, by category of the true kind.
+
+    vectors : (H, D), one per hypothesis. An image is right where the first (one of the first five) hypotheses
+    holds for its kind. Returns rows of dicts with category, images, top-1, top-5 and chance (top-1 of a
+    hypothesis drawn at random).
+    """
+    holds = {k: np.array([k in h.kinds for h in HYPOTHESES]) for k in np.unique(kind)}
+    best = classify(image, vectors, np.arange(len(HYPOTHESES)))
+    right = np.stack([holds[k][row] for k, row in zip(kind, best, strict=True)])
+    chance = np.array([holds[k].mean() for k in kind])
+    category = np.array([next(h.category for h in HYPOTHESES if k in h.kinds) for k in kind])
+    rows = []
+    for name in [*dict.fromkeys(h.category for h in HYPOTHESES), "all"]:
+        some = (category == name) | (name == "all")
+        if some.any():
+            rates = {
+                "top-1": right[some, 0].mean(),
+                "top-5": right[some].any(1).mean(),
+                "chance": chance[some].mean(),
+            }
+            rows.append({"category": name, "images": int(some.sum()), **{k: float(v) for k, v in rates.items()}})
+    return rows
+
+
+def caption_parts(proposal):
+    """Captions of what remains when parts of a summary are left out: name of the part -> caption."""
+    objects, uses = proposal.summary["objects_and_phenomena"], proposal.summary["science_use_cases"]
+    return {
+        "whole caption": proposal.caption(),
+        "objects and attributes": ", ".join(objects),
+        "attributes alone": ", ".join(objects[1:] or objects),
+        "name alone": objects[0],
+        "use cases alone": ", ".join(uses),
+    }

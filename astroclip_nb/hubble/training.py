@@ -1,0 +1,151 @@
+"""Training on observations: the variants that are compared, augmented views, and the call of the shared fit."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..contrast import FitConfig, fit
+from ..errors import InputError
+from ..retrieval import ranks, recall_at_percent
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train; variants differ in one field each.
+
+    objective : "softmax" or "sigmoid"; text : caption by "summary", "abstract" or "name" (first object alone);
+    train : "full", or "head" for frozen towers with an MLP head each; start : "checkpoint" or "scratch";
+    shuffled : pairs permuted within the batch, a control that can learn nothing of the images' content.
+    """
+
+    learning_rate: float
+    objective: str = "softmax"
+    text: str = "summary"
+    train: str = "full"
+    start: str = "checkpoint"
+    shuffled: bool = False
+
+    def __post_init__(self):
+        choices = {"train": ("full", "head"), "start": ("checkpoint", "scratch")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}.")
+
+
+def all_variants(learning_rate, other_learning_rate):
+    """Every variant by name, at the first rate but for "other rate"."""
+    rate = learning_rate
+    return {
+        "softmax": Variant(rate),
+        "other rate": Variant(other_learning_rate),
+        "sigmoid": Variant(rate, objective="sigmoid"),
+        "shuffled": Variant(rate, shuffled=True),
+        "abstracts": Variant(rate, text="abstract"),
+        "names only": Variant(rate, text="name"),
+        "head": Variant(rate, train="head"),
+        "scratch": Variant(rate, start="scratch"),
+    }
+
+
+def crops(images, resolution, crop, rng=None):
+    """Crops (B, crop, crop) uint8 of previews (B, S, S) uint8 brought to ``resolution`` pixels.
+
+    With ``rng`` each image gets its own multiple of 90 degrees, flip and place of the crop; without, all get
+    the central crop as it is.
+    """
+    if images.shape[-1] != resolution:
+        whole = torch.from_numpy(images)[:, None].float()
+        whole = F.interpolate(whole, (resolution, resolution), mode="bilinear", antialias=True)
+        images = whole[:, 0].round().clamp(0, 255).byte().numpy()
+    margin = resolution - crop
+    if rng is None:
+        start = margin // 2
+        return torch.from_numpy(np.ascontiguousarray(images[:, start:, start:][:, :crop, :crop]))
+    out = np.empty((len(images), crop, crop), np.uint8)
+    for i, image in enumerate(images):
+        row, column = rng.integers(0, margin + 1, 2)
+        view = np.rot90(image[row : row + crop, column : column + crop], rng.integers(4))
+        out[i] = view[:, ::-1] if rng.integers(2) else view
+    return torch.from_numpy(out)
+
+
+def batches(observations, rows, captions, towers, batch_size, seed, shuffled=False):
+    """``batches(epoch)`` for `contrast.fit`: all rows once in random order, in whole batches of (crops, text)."""
+    if len(rows) < batch_size:
+        raise InputError(f"{len(rows)} training images are fewer than one batch of {batch_size}; lower batch_size.")
+
+    def of_epoch(epoch):
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(rows)
+        for start in range(0, len(rows) - batch_size + 1, batch_size):
+            some = order[start : start + batch_size]
+            images = crops(observations.images(some), towers.resolution, towers.crop, rng)
+            partners = rng.permutation(some) if shuffled else some
+            yield images, towers.texts([captions[i] for i in observations.proposal[partners]], rng)
+
+    return of_epoch
+
+
+def embed_images(model, towers, observations, rows, batch_size=128):
+    """Unit vectors (n, D) float32 of central crops of images; the same bytes at every call."""
+    device = next(model.parameters()).device
+    model.eval()
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(rows), batch_size):
+            images = observations.images(rows[start : start + batch_size])
+            vectors = model.tower_a(crops(images, towers.resolution, towers.crop).to(device))
+            found.append(F.normalize(vectors.float(), dim=-1).cpu())
+    return torch.cat(found).numpy()
+
+
+def embed_texts(model, towers, texts, batch_size=256):
+    """Unit vectors (n, D) float32 of texts."""
+    device = next(model.parameters()).device
+    tokens = towers.texts(list(texts))
+    model.eval()
+    with torch.inference_mode():
+        parts = [model.tower_b(tokens[i : i + batch_size].to(device)) for i in range(0, len(tokens), batch_size)]
+    return F.normalize(torch.cat(parts).float(), dim=-1).cpu().numpy()
+
+
+def validation(observations, rows, captions, towers, batch_size, percents=(5, 10)):
+    """``validate(model)`` for `contrast.fit`: loss in batches, and top-k % of images against all captions."""
+    order = np.random.default_rng(0).permutation(len(rows))
+    whole = [order[i : i + batch_size] for i in range(0, max(1, len(rows) - batch_size + 1), batch_size)]
+
+    def validate(model):
+        device = next(model.parameters()).device
+        image = embed_images(model, towers, observations, rows)
+        text = embed_texts(model, towers, captions)[observations.proposal[rows]]
+        a, b = torch.from_numpy(image).to(device), torch.from_numpy(text).to(device)
+        loss = torch.stack([model.loss(a[some], b[some]) for some in whole]).mean()
+        rank = ranks(image, text)
+        recall = {f"top_{percent}": recall_at_percent(rank, percent, len(rows)) for percent in percents}
+        return {"validation_loss": loss, **recall}
+
+    return validate
+
+
+def train(variant, observations, rows, towers, folder, *, epochs, batch_size, warmup_steps=0, weight_decay=1e-3,
+          precision="fp32", seed=0, progress=True, label="training"):  # fmt: skip
+    """Train one variant on ``rows["train"]``, validated on ``rows["validation"]`` (indices of images).
+
+    Returns the model on its best weights and its history, a list of dicts with "step", the first being step 0.
+    """
+    captions = observations.captions(variant.text)
+    validate = validation(observations, rows["validation"], captions, towers, batch_size)
+    model = towers.build(variant, seed)
+    with torch.inference_mode():
+        start = {name: float(value) for name, value in validate(model).items()}
+    config = FitConfig(
+        epochs=epochs, learning_rate=variant.learning_rate, weight_decay=weight_decay, optimizer="adamw",
+        schedule="warmup", warmup_steps=warmup_steps, precision=precision, seed=seed,
+    )  # fmt: skip
+    feed = batches(observations, rows["train"], captions, towers, batch_size, seed, variant.shuffled)
+    identity = [observations.fingerprint, towers.identity, asdict(variant), batch_size, len(rows["train"])]
+    history = fit(model, feed, validate, config, folder, data_id=repr(identity), progress=progress, label=label)
+    per_epoch = len(rows["train"]) // batch_size
+    return model, [{"step": 0, **start}] + [{"step": (r["epoch"] + 1) * per_epoch, **r} for r in history]
