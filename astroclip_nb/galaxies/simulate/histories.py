@@ -61,7 +61,7 @@ def bulge_history(galaxies, rng):
     delay = 0.8 + np.abs(rng.normal(0.8 + 1.6 * np.clip(11.2 - log_mass, 0, 1.5), 1.3))
     start = np.clip(age - delay, 1.5, None)
     # Longer than a seventh of the age, and quiescent galaxies would still be forming stars today.
-    tau = np.minimum(rng.uniform(0.3, 1.5, len(age)), start / 7)
+    tau = np.minimum(rng.uniform(0.8, 1.5, len(age)), start / 7)
     return delayed_tau(start, tau)
 
 

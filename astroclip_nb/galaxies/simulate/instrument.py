@@ -15,6 +15,7 @@ from ..pairs import WAVELENGTH
 from .tables import tables
 
 PIXEL = 0.8  # A
+RESOLUTION = 0.70  # A, standard deviation of the line spread: 0.71, 0.64, 0.75 in b, r, z (tile 80613)
 PHOTON_ENERGY = 1.98645e-8 / WAVELENGTH  # erg
 MIRROR_AREA = 8.66e4  # cm2, geometric (desimodel)
 FIBRE_AREA = 1.81  # arcsec2: 1.52 arcsec across (desimodel)
@@ -73,7 +74,7 @@ def response():
     per_photon = FIBRE_AREA / transparency  # sky brightness is that seen from the ground
     dark_sky = np.interp(WAVELENGTH, *DARK_SKY) * per_photon
     moonlight = np.interp(WAVELENGTH, *MOONLIGHT) * per_photon
-    sky_lines = SKY_LINE_SCALE * gaussian_filter1d(tables().sky_lines, 0.75 / PIXEL) * per_photon
+    sky_lines = SKY_LINE_SCALE * gaussian_filter1d(tables().sky_lines, RESOLUTION / PIXEL) * per_photon
     return photons, dark_sky, moonlight, sky_lines, read_variance
 
 

@@ -14,7 +14,7 @@ MASS_LIMITS = (7.5, 12.1)
 REDSHIFT_LIMITS = (0.01, 0.6)
 FAINTEST_R = 19.5  # the DESI Bright Galaxy Survey, BGS Bright (Hahn et al. 2023)
 BRIGHTEST_R = 13.5
-HEAVIER = 0.15  # dex
+HEAVIER = 0.13  # dex
 
 
 def draw_galaxies(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

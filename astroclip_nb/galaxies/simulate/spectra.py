@@ -6,17 +6,12 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.special import erf
 
 from ..pairs import WAVELENGTH
+from .instrument import PIXEL, RESOLUTION
 from .lines import IS_BROAD, LINE_WAVELENGTH
 from .stars import component_spectra, sphere
 from .tables import PIXEL_VELOCITY, SOLAR_LUMINOSITY, SPEED_OF_LIGHT, milky_way_attenuation, tables
 
-PIXEL = 0.8  # A
-RESOLUTION = (
-    0.70  # A, standard deviation of DESI's line spread function: 0.71, 0.64, 0.75 in the arms b, r, z
-)
-LIBRARY_DISPERSION = (
-    60.0  # km/s, that of the MILES library (2.5 A FWHM; Falcon-Barroso et al. 2011) near 5500 A
-)
+LIBRARY_DISPERSION = 60.0  # km/s, of the MILES library (2.5 A FWHM; Falcon-Barroso et al. 2011) near 5500 A
 
 
 def fibre_spectra(galaxies, fibre_fraction):

@@ -42,9 +42,7 @@ def half_light_radii(galaxies, rng):
     early = galaxies["galaxy_type"] == b"quiescent"
     log_early = np.maximum(0.60 + 0.75 * (log_mass - 10.7), 0.15) + rng.normal(0, 0.11, n)
     log_late = 0.75 + 0.23 * (log_mass - 10.7) + rng.normal(0, 0.16, n)
-    kpc = 10 ** np.where(early, log_early, log_late) * ((1 + redshift) / 1.25) ** np.where(
-        early, -1.48, -0.75
-    )
+    kpc = 10 ** np.where(early, log_early, log_late) * ((1 + redshift) / 1.25) ** np.where(early, -1.48, -0.75)
     return kpc / tables().at_redshift("kpc_per_arcsec", redshift)
 
 

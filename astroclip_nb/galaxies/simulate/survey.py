@@ -15,9 +15,7 @@ from .stars import add_light
 
 BLOCK = 64  # galaxies
 PROPOSALS = 480  # galaxies drawn at a time: about one in six is bright enough
-POINT_SOURCE_FRACTION = (
-    0.79  # of a star's light inside 1.5 arcsec in 1 arcsec seeing (Legacy Survey fibre fluxes)
-)
+POINT_SOURCE = 0.79  # of a star's light is inside 1.5 arcsec in 1 arcsec seeing: Legacy Survey fibre fluxes
 LARGEST_SEED = 2**22 - 1
 POPULATION, IMAGE, NOISE = range(3)  # what a generator is for
 
@@ -86,13 +84,17 @@ def observe_block(seed: int, block: int, count: int, noise: bool = True) -> dict
             galaxy, galaxies["flux"][row], rng, artefact=faults[-1], noise=noise
         )
         pictures.append(picture)
-    rows = spectra_of_block(seed, block, galaxies, fibre_fraction, noise)
-    rows = {name: values[:count] for name, values in rows.items()}
+    rows = {
+        name: values[:count] for name, values in spectra_of_block(seed, block, galaxies, fibre_fraction).items()
+    }
+    truth = rows.pop("truth")
+    if not noise:
+        rows["spectrum"] = truth
     return rows | {"image": np.array(pictures), "artefact": np.array(faults, "S5")}
 
 
-def spectra_of_block(seed, block, galaxies, fibre_fraction, noise=True):
-    """Spectra and catalogue of a whole block: everything of a pairs file but images and their artefacts.
+def spectra_of_block(seed, block, galaxies, fibre_fraction):
+    """Spectra, the truth behind them, and the catalogue of a whole block, as a dict of (BLOCK, ...) arrays.
 
     ``fibre_fraction`` (BLOCK, 3): see ``fibre_spectra``. Always a whole block, because the last bit of a
     matrix product can depend on its number of rows.
@@ -101,17 +103,15 @@ def spectra_of_block(seed, block, galaxies, fibre_fraction, noise=True):
     truth = fibre_spectra(galaxies, fibre_fraction)
     rngs = [np.random.default_rng([seed, NOISE, k]) for k in index]
     spectrum, ivar = observe(truth, galaxies["exposure_s"], galaxies["moonlight"], rngs)
-    if not noise:
-        spectrum = truth
-    snr = np.median(spectrum * np.sqrt(ivar), axis=1)
-    rows = {"targetid": target_ids(seed, index), "spectrum": spectrum, "ivar": ivar, "snr": snr}
+    rows = {"targetid": target_ids(seed, index), "truth": truth, "spectrum": spectrum, "ivar": ivar}
+    rows["snr"] = np.median(spectrum * np.sqrt(ivar), axis=1)
     return rows | catalogue(galaxies, fibre_fraction)
 
 
 def catalogue(galaxies, fibre_fraction):
     """The catalogue columns that follow from the galaxies and from what of them the fibre sees."""
     total = galaxies["flux"].sum(axis=1)
-    in_fibre = POINT_SOURCE_FRACTION * (fibre_fraction * galaxies["flux"][:, :, 1]).sum(axis=1)
+    in_fibre = POINT_SOURCE * (fibre_fraction * galaxies["flux"][:, :, 1]).sum(axis=1)
     bulge = galaxies["bulge_fraction"]
     columns = {name: galaxies[name] for name in CATALOGUE if name in galaxies}
     columns |= {f"mag_{band}": magnitude(total[:, i]) for i, band in enumerate("grz")}
