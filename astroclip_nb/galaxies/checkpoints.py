@@ -125,10 +125,12 @@ def load_spender(path, sha256=None, attended_wavelengths=False):
     return encoder
 
 
-def save_encoder(encoder, path, **provenance):
-    """Write an encoder's weights in half precision (they are read back as float32) with how they came to be."""
+def save_encoder(encoder, path, *, half=False, **provenance):
+    """Write an encoder's weights, in half precision if asked for, and beside them a JSON of how they came to be."""
     kind = next(name for name, cls in KINDS.items() if isinstance(encoder, cls))
-    state = {n: v.half() if v.is_floating_point() else v for n, v in encoder.state_dict().items()}
+    state = {name: value.cpu() for name, value in encoder.state_dict().items()}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     content = {"format": FORMAT, "kind": kind, "config": encoder.config, "state": state}
     with replacing(path) as temporary:
         torch.save(content, temporary)

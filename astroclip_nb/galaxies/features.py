@@ -57,7 +57,7 @@ def encode(encoder, views, precision="fp32"):
 
 
 def cache_features(
-    pairs, image_encoder, spectrum_encoder, path, *, image_views_=4, spectrum_views_=2, blur=False, seed=0,
+    pairs, image_encoder, spectrum_encoder, path, *, n_image_views=4, n_spectrum_views=2, blur=False, seed=0,
     precision="fp32", progress=True,
 ):  # fmt: skip
     """Encode every galaxy of ``pairs`` and return its Features; kept in ``path`` and reused while nothing changed.
@@ -67,8 +67,8 @@ def cache_features(
     """
     identity = {
         "pairs": pairs.fingerprint, "image_encoder": fingerprint_of(image_encoder),
-        "spectrum_encoder": fingerprint_of(spectrum_encoder), "image_views": image_views_,
-        "spectrum_views": spectrum_views_, "blur": blur, "seed": seed, "precision": precision,
+        "spectrum_encoder": fingerprint_of(spectrum_encoder), "image_views": n_image_views,
+        "spectrum_views": n_spectrum_views, "blur": blur, "seed": seed, "precision": precision,
     }  # fmt: skip
     path, n = Path(path), len(pairs)
     encoders = [e.to(pick_device()).eval() for e in (image_encoder, spectrum_encoder)]
@@ -80,8 +80,8 @@ def cache_features(
             tensors = {name: torch.from_numpy(array).float() for name, array in arrays.items()}
             ivar = tensors.get("ivar", torch.ones_like(tensors["spectrum"]))
             generator = torch.Generator().manual_seed(hash((seed, int(some[0]))) & 0x7FFFFFFF)
-            crops = image_views(tensors["image"], image_views_, generator, blur)
-            normalised = spectrum_views(tensors["spectrum"], ivar, spectrum_views_, generator)
+            crops = image_views(tensors["image"], n_image_views, generator, blur)
+            normalised = spectrum_views(tensors["spectrum"], ivar, n_spectrum_views, generator)
             file["image"][some[0] : some[-1] + 1] = encode(encoders[0], crops, precision)
             file["spectrum"][some[0] : some[-1] + 1] = encode(encoders[1], normalised, precision)
             file.flush()

@@ -156,3 +156,20 @@ def pretrain(model, batches, validation, config, folder, **options):
         return {"validation_loss": torch.stack(losses).mean().item()}
 
     return contrast.fit(model, batches, validate, config, folder, **options)
+
+
+@torch.inference_mode()
+def reconstructions(autoencoder, pairs, rows):
+    """The autoencoder's pictures of the spectra at ``rows``, in their own units and bins: (N, 7781)."""
+    flux, ivar = (torch.from_numpy(pairs.read(name, rows)) for name in ("spectrum", "ivar"))
+    redshift = torch.from_numpy(pairs.catalogue["redshift"][rows]).float()
+    device = next(autoencoder.parameters()).device
+    x, _ = autoencoder_inputs(flux, ivar, redshift)
+    drawn = autoencoder.eval().reconstruct(x.to(device), redshift.to(device)).cpu().numpy()
+    wavelength = autoencoder.instrument.wave_obs.cpu().numpy()
+    result = np.empty(flux.shape, np.float32)
+    for i, model in enumerate(drawn):  # undo the z-score: a straight line from normalised to physical flux
+        good = (ivar[i] > 0).numpy() & (np.abs(x[i].numpy()) < spectra.CLIP)
+        slope, offset = np.polyfit(x[i].numpy()[good], flux[i].numpy()[good], 1)
+        result[i] = offset + slope * np.interp(WAVELENGTH, wavelength, model)
+    return result

@@ -1,0 +1,52 @@
+"""Where a run's pairs come from: the simulator or real surveys."""
+
+from pathlib import Path
+
+import h5py
+
+from ..errors import InputError
+from .pairs import open_pairs
+
+
+def prepare_pairs(path, source="simulate", n_galaxies=8000, seed=7, provabgs="", progress=True):
+    """Put the pairs of a run in place at ``path`` and open them.
+
+    source : "simulate"; the AstroCLIP HDF5 (viewed without a copy) or a folder of its Parquet copy; or a pairs
+    file, used as it is. provabgs : the PROVABGS table, joined on TARGETID, or "". A simulation that is already
+    there is kept.
+    """
+    from .published import join_provabgs, pairs_from_parquet, view_astroclip
+    from .simulate import simulate_pairs
+
+    path = Path(path)
+    if source == "simulate":
+        if not _is_simulation(path, n_galaxies, seed):
+            simulate_pairs(path, n_galaxies, seed, progress=progress)
+    elif Path(source).is_dir():
+        pairs_from_parquet(sorted(Path(source).glob("*.parquet")), path, progress=progress)
+    elif _is_astroclip(source):
+        view_astroclip(source, path)
+    elif Path(source).resolve() != path.resolve():
+        open_pairs(source).file.close()  # says what is wrong with it, if anything
+        path.unlink(missing_ok=True)
+        path.symlink_to(Path(source).resolve())
+    if provabgs:
+        join_provabgs(path, provabgs)
+    return open_pairs(path)
+
+
+def _is_simulation(path, n_galaxies, seed):
+    """Whether ``path`` already holds these simulated galaxies."""
+    if not path.exists():
+        return False
+    try:
+        with open_pairs(path) as pairs:
+            attributes = pairs.attributes
+            return (attributes["origin"], attributes.get("seed"), len(pairs)) == ("simulated", seed, n_galaxies)
+    except InputError:
+        return False
+
+
+def _is_astroclip(source):
+    """Whether ``source`` is laid out as AstroCLIP's HDF5: groups '0' to '9'."""
+    return h5py.is_hdf5(source) and "0" in h5py.File(source)

@@ -1,0 +1,91 @@
+"""What a run leaves for its reader: metrics, figures, provenance, and the report."""
+
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from .errors import InputError
+from .paths import REPORT_NOTEBOOK, REPOSITORY, RunFolder, replacing
+
+TOLD_VERSIONS = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "umap-learn", "spender", "faiss-cpu")
+
+
+def read_metrics(run):
+    """Everything the notebooks of a run recorded: {notebook: {"metrics": ..., "parameters": ...}}."""
+    path = RunFolder(run.path if isinstance(run, RunFolder) else run).metrics
+    if not path.exists():
+        raise InputError(f"{path} does not exist; run the notebooks first (python -m astroclip_nb.run).")
+    return json.loads(path.read_text())
+
+
+def record(run, notebook, metrics, parameters=None):
+    """Put what one notebook measured into the run's metrics.json, in place of what it put there before."""
+    run = run if isinstance(run, RunFolder) else RunFolder(run)
+    everything = json.loads(run.metrics.read_text()) if run.metrics.exists() else {}
+    everything[notebook] = {"metrics": _plain(metrics), "parameters": _plain(parameters or {})}
+    everything["provenance"] = provenance()
+    with replacing(run.metrics) as temporary:
+        temporary.write_text(json.dumps(dict(sorted(everything.items())), indent=1) + "\n")
+
+
+def _plain(value):
+    """NumPy scalars and arrays, paths and tuples as JSON knows them; NaN as null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and value != value:
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def provenance():
+    """Versions, machine and commit that a run's numbers belong to."""
+    versions = {name: metadata.version(name) for name in TOLD_VERSIONS}
+    return {"python": platform.python_version(), "machine": platform.machine(), **versions, "commit": _commit()}
+
+
+def _commit():
+    """The checkout's commit, with "+" where files differ from it; "unknown" outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=10)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def save_figure(figure, run, name):
+    """Write a figure to the run's ``figures/name.pdf`` and ``.png``; returns the figure, for display."""
+    run = run if isinstance(run, RunFolder) else RunFolder(run)
+    run.figures.mkdir(exist_ok=True)
+    for suffix in ("pdf", "png"):
+        with replacing(run.figures / f"{name}.{suffix}") as temporary:
+            # No creation date: the same run gives the same bytes.
+            figure.savefig(temporary, format=suffix, metadata={"CreationDate": None} if suffix == "pdf" else None)
+    return figure
+
+
+def notebook_to_html(executed, path, *, hide_code=True):
+    """Convert an executed notebook to one self-contained HTML file."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(embed_images=True, exclude_input=hide_code)
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    html, _ = exporter.from_filename(str(executed))
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def write_report(run, progress=True):
+    """Execute ``paper/report.ipynb`` on a run and convert it: ``runs/<profile>/report.html``. Returns its path."""
+    from .run import execute
+
+    run = run if isinstance(run, RunFolder) else RunFolder(run)
+    executed = execute(REPORT_NOTEBOOK, run, {}, progress=progress)
+    notebook_to_html(executed, run.report)
+    return run.report
