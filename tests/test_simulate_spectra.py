@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 from scipy.stats import norm
 
 from astroclip_nb.galaxies import simulate
@@ -185,6 +186,33 @@ def test_noise_is_that_of_a_real_spectrum(shared_data, start):
     )
     ratio = np.sqrt(np.median(predicted[window]) / np.median(ivar[window]))
     assert ratio == pytest.approx(1, abs=0.2)
+
+
+def features(flux, redshift):
+    """A spectrum divided by its continuum, at rest on pixels of 25 km/s from 3750 to 6950 A; unit length."""
+    grid = np.exp(np.arange(np.log(3750), np.log(6950), 25 / 299792.458))
+    rest = np.interp(grid, WAVELENGTH / (1 + redshift), flux, np.nan, np.nan)
+    covered = np.isfinite(rest)
+    rest[~covered] = np.median(rest[covered])
+    contrast = np.clip(rest / gaussian_filter1d(rest, 150) - 1, -0.6, 0.6) * covered
+    return contrast / np.linalg.norm(contrast)
+
+
+def test_real_galaxies_look_like_simulated_ones_at_their_redshift(sample, shared_data):
+    """Cross-correlated with the simulated spectra, five real ones lie within a pixel of DESI's own redshifts."""
+    fits = pytest.importorskip("astropy.io.fits")
+    near = (sample["redshift"] > 0.05) & (sample["redshift"] < 0.28)
+    pairs = zip(sample["truth"][near], sample["redshift"][near], strict=True)
+    templates = np.fft.rfft(np.array([features(flux, z) for flux, z in pairs]))
+    real = fits.getdata(shared_data / "desihigh-bgs-spectra.fits", 1)
+    for row in fits.getdata(shared_data / "desihigh-bgs-zbest.fits", 1):
+        flux = np.interp(WAVELENGTH, real["WAVELENGTH"], real[f"TARGET{row['TARGETID']}"])
+        observed = features(flux, row["Z"])
+        correlation = np.fft.irfft(np.fft.rfft(observed) * templates.conj(), len(observed))
+        best = np.argmax(correlation.max(axis=1))
+        shift = np.fft.fftfreq(len(observed), 1 / len(observed))[correlation[best].argmax()] * 25
+        assert correlation.max() > 0.4
+        assert abs(shift) <= 50  # km/s; a pixel is 25 to 65
 
 
 def test_inverse_variance_is_the_scatter_of_repeated_draws(block):

@@ -34,10 +34,7 @@ def simulate_pairs(path, n, seed, *, workers=None, noise=True, progress=True):
 
     from . import survey
 
-    if n < 1 or not 0 <= seed <= survey.LARGEST_SEED:
-        raise InputError(
-            f"n is {n} and seed {seed}; expected n of at least 1 and 0 <= seed <= {survey.LARGEST_SEED}."
-        )
+    _check(n, seed)
     writer = create_pairs(
         path, n, columns=survey.CATALOGUE, origin="simulated", seed=seed, attributes={"noise": noise}
     )
@@ -66,6 +63,7 @@ def simulate_spectra(n, seed, *, fibre_fraction=(1.0, 1.0, 1.0)):
 
     from . import survey
 
+    _check(n, seed)
     parts = []
     with threadpool_limits(1):
         for block in range(-(-n // survey.BLOCK)):
@@ -73,6 +71,13 @@ def simulate_spectra(n, seed, *, fibre_fraction=(1.0, 1.0, 1.0)):
             fractions = np.broadcast_to(np.float32(fibre_fraction), (survey.BLOCK, 3))
             parts.append(survey.spectra_of_block(seed, block, galaxies, fractions))
     return {name: np.concatenate([part[name] for part in parts])[:n] for name in parts[0]}
+
+
+def _check(n, seed):
+    from .survey import LARGEST_SEED
+
+    if n < 1 or not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"n is {n} and seed {seed}; expected n of at least 1 and 0 <= seed <= {LARGEST_SEED}.")
 
 
 def _map(function, workers, *arguments):
@@ -93,9 +98,10 @@ def _leave_interrupts_alone():
 
 
 def _observe_block(seed, noise, block, count):
+    """One block, in one thread: processes share the cores, and the bytes must not depend on threads."""
     from threadpoolctl import threadpool_limits
 
     from . import survey
 
-    with threadpool_limits(1):  # the processes share the cores; and the bytes must not depend on threads
+    with threadpool_limits(1):
         return survey.observe_block(seed, block, count, noise)

@@ -42,6 +42,11 @@ def share_younger(age):
     return np.clip((age - edges[:-1]) / np.diff(edges), 0, 1)
 
 
+def is_passive(galaxy_type):
+    """True where hardly any stars form: quiescent and post-starburst galaxies."""
+    return (galaxy_type == b"quiescent") | (galaxy_type == b"poststarburst")
+
+
 def cumulative(x):
     """Mass formed after x = t / tau of a delayed-tau history, relative to all it will ever form."""
     return 1 - (1 + x) * np.exp(-x)
@@ -60,7 +65,7 @@ def bulge_history(galaxies, rng):
     age = tables().at_redshift("age_of_universe", galaxies["redshift"])
     delay = 0.8 + np.abs(rng.normal(0.8 + 1.6 * np.clip(11.2 - log_mass, 0, 1.5), 1.3))
     start = np.clip(age - delay, 1.5, None)
-    # Longer than a seventh of the age, and quiescent galaxies would still be forming stars today.
+    # Beyond a seventh of the age, quiescent galaxies would still be forming stars today.
     tau = np.minimum(rng.uniform(0.8, 1.5, len(age)), start / 7)
     return delayed_tau(start, tau)
 
@@ -87,8 +92,7 @@ def fluctuate(history, galaxy_type, rng):
     """Raise or lower the rate of the last 20 to 300 Myr by 0.22 dex: star formation is not smooth."""
     n = len(history)
     duration, factor = 10 ** rng.uniform(-1.7, -0.5, n), 10 ** rng.normal(0, 0.22, n)
-    passive = (galaxy_type == b"quiescent") | (galaxy_type == b"poststarburst")
-    factor = np.where(passive, 1.0, factor)
+    factor = np.where(is_passive(galaxy_type), 1.0, factor)
     return history * (1 + (factor[:, None] - 1) * share_younger(duration[:, None]))
 
 
@@ -107,8 +111,7 @@ def spread_over_metallicity(history, log_metallicity, surviving_mass):
     """Share a history (n, n_age) between the two nearest metallicities; scale it to the mass that is left."""
     table = tables()
     grid = table.log_metallicity
-    value = np.clip(log_metallicity, grid[0], grid[-1])
-    weights = np.stack([np.interp(value, grid, unit) for unit in np.eye(len(grid))], axis=1)
+    weights = np.stack([np.interp(log_metallicity, grid, unit) for unit in np.eye(len(grid))], axis=1)
     formed = weights[:, :, None] * history[:, None, :]
     left = (formed * table.surviving).sum(axis=(1, 2))
     return formed * (surviving_mass / left)[:, None, None]

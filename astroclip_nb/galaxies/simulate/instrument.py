@@ -1,9 +1,9 @@
 """DESI's spectrographs: throughput, sky, and the noise they leave in a spectrum.
 
 Conditions are those of the 377 exposures of the bright programme in desispec 0.70.0's table of reference
-exposures (data/tsnr/tsnr_refset_etc.csv): sky brightness, fibre losses, exposure times. With the sky measured
-in them, the curves below give the noise of a real galaxy's 30 exposures (tile 80613) to 5 % in b, r and most
-of z.
+exposures (data/tsnr/tsnr_refset_etc.csv): sky brightness, fibre losses, exposure times. Throughput and sky
+are piecewise linear; with the weather of its 30 exposures they give the noise of a real galaxy (tile 80613)
+to about 5 % between 4500 and 9200 A and to 20 % outside.
 """
 
 from functools import lru_cache
@@ -23,7 +23,7 @@ POINT_SOURCE_FRACTION = 0.48  # of a star's light enters the fibre, clouds inclu
 READ_NOISE = {"b": 3.3, "r": 2.7, "z": 2.7}  # electrons per CCD pixel (desimodel: 3.29 in b)
 CCD_PIXELS = 3.6 * PIXEL / 0.6  # CCD pixels summed into one wavelength pixel: across the trace and along it
 
-# Electrons per photon that enters the fibre at zenith above the atmosphere, the atmosphere apart.
+# Electrons per photon that enters the fibre.
 THROUGHPUT = {
     "b": (
         (3550, 3600, 3700, 3900, 4200, 4600, 5000, 5400, 5750, 5810),

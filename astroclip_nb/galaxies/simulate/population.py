@@ -6,7 +6,7 @@ Msun/yr, times Gyr, sizes arcsec.
 
 import numpy as np
 
-from .histories import formed_masses, recent_star_formation
+from .histories import formed_masses, is_passive, recent_star_formation
 from .structure import draw_structure
 from .tables import tables
 
@@ -102,9 +102,8 @@ def star_formation_rates(redshift, log_mass, galaxy_type, rng):
     """log10 SFR: the main sequence with 0.25 dex scatter, and the other types around their own place."""
     n = len(redshift)
     sequence = main_sequence(redshift, log_mass)
-    passive = is_passive(galaxy_type)
     return np.select(
-        [passive, galaxy_type == b"green_valley", galaxy_type == b"starburst"],
+        [is_passive(galaxy_type), galaxy_type == b"green_valley", galaxy_type == b"starburst"],
         [
             log_mass - 12.1 + rng.normal(0, 0.35, n),
             sequence - 0.8 + rng.normal(0, 0.2, n),
@@ -112,11 +111,6 @@ def star_formation_rates(redshift, log_mass, galaxy_type, rng):
         ],
         default=sequence + rng.normal(0, 0.25, n),
     )
-
-
-def is_passive(galaxy_type):
-    """True where hardly any stars form: quiescent and post-starburst galaxies."""
-    return (galaxy_type == b"quiescent") | (galaxy_type == b"poststarburst")
 
 
 def bulge_fractions(log_mass, galaxy_type, rng):
@@ -133,11 +127,13 @@ def bulge_fractions(log_mass, galaxy_type, rng):
 def stellar_metallicities(log_mass, rng):
     """log10 Z/Zsun of bulge and disc stars: Gallazzi et al. (2005), table 2, discs 0.1 dex below bulges."""
     n = len(log_mass)
+    lowest, highest = tables().log_metallicity[[0, -1]]
     mass = [8.9, 9.3, 9.72, 9.91, 10.11, 10.31, 10.51, 10.91, 11.5]
     median = np.interp(log_mass, mass, [-0.62, -0.60, -0.52, -0.41, -0.23, -0.11, -0.01, 0.07, 0.13])
     # About half of Gallazzi's spread: the rest is their measurement error.
     scatter = np.interp(log_mass, [9, 10, 11], [0.25, 0.2, 0.12]) * rng.normal(size=n)
-    return median - 0.02 + scatter, median - 0.12 + scatter + rng.normal(0, 0.05, n)
+    bulge, disc = median - 0.02 + scatter, median - 0.12 + scatter + rng.normal(0, 0.05, n)
+    return np.clip(bulge, lowest, highest), np.clip(disc, lowest, highest)
 
 
 def oxygen_abundances(log_mass, log_sfr, rng):

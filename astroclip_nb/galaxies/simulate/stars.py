@@ -8,7 +8,6 @@ from scipy.integrate import cumulative_trapezoid
 from .lines import LINE_WAVELENGTH, line_luminosities, transmission
 from .tables import SOLAR_LUMINOSITY, SPEED_OF_LIGHT, filters, milky_way_attenuation, tables
 
-COMPONENTS = ("bulge", "old disc", "young disc")
 YOUNG = 0.0801  # Gyr; younger disc stars make arms and clumps
 BIRTH_CLOUD = 0.0101  # Gyr; younger stars still sit in their birth clouds (Charlot & Fall 2000)
 BULGE_DUST = 0.6  # optical depth towards the bulge over that towards the disc
@@ -38,11 +37,8 @@ def component_spectra(galaxies, wavelength, ssp):
     diffuse_tau = galaxies["dust_tau"].astype(np.float32)
     birth_cloud_tau = galaxies["birth_cloud_tau"].astype(np.float32)
     age_end = tables().age_edges[1:]
-    old, young, newborn = (
-        age_end > YOUNG,
-        (age_end > BIRTH_CLOUD) & (age_end <= YOUNG),
-        age_end <= BIRTH_CLOUD,
-    )
+    old, newborn = age_end > YOUNG, age_end <= BIRTH_CLOUD
+    young = ~old & ~newborn
     disc = galaxies["disc_formed"]
     diffuse = transmission(wavelength, diffuse_tau)
     spectra = np.empty((len(diffuse_tau), 3, len(wavelength)), np.float32)
