@@ -1,10 +1,11 @@
 """What the tests of figures share: synthetic galaxies, and what makes a figure readable."""
 
+import contextlib
+import functools
 import itertools
 
 import matplotlib
 import numpy as np
-import pytest
 
 from astroclip_nb.figstyle import PAGE_WIDTH, use_style
 from astroclip_nb.galaxies.pairs import WAVELENGTH
@@ -12,9 +13,9 @@ from astroclip_nb.galaxies.pairs import WAVELENGTH
 N = 60
 
 
-@pytest.fixture
-def drawing():
-    """Off screen, in the project's style, everything closed and every setting restored afterwards."""
+@contextlib.contextmanager
+def off_screen():
+    """Draw without a screen in the project's style; close everything and restore every setting afterwards."""
     import matplotlib.pyplot as plt
 
     with matplotlib.rc_context():
@@ -24,8 +25,8 @@ def drawing():
         plt.close("all")
 
 
-@pytest.fixture(scope="module")
-def galaxies():
+@functools.cache
+def synthetic_galaxies():
     """Sixty galaxies whose spectra are a slope and one line at 5008 A, and whose images are round blobs."""
     rng = np.random.default_rng(0)
     redshift = rng.uniform(0.05, 0.4, N)

@@ -3,13 +3,21 @@
 import matplotlib
 import numpy as np
 import pytest
-from figure_checks import assert_readable, said
+from figure_checks import assert_readable, off_screen, said, synthetic_galaxies
 
 from astroclip_nb.galaxies import diagrams
 from astroclip_nb.galaxies.pairs import WAVELENGTH
 
-pytest_plugins = ["figure_checks"]
-pytestmark = pytest.mark.usefixtures("drawing")
+
+@pytest.fixture(autouse=True)
+def drawing():
+    with off_screen():
+        yield
+
+
+@pytest.fixture
+def galaxies():
+    return synthetic_galaxies()
 
 
 def output_shapes(network, example, kinds):
@@ -40,12 +48,12 @@ def test_framework_with_and_without_an_example(galaxies):
     assert any(np.array_equal(array, cosines) for array in shown)
 
 
-def test_moco_writes_the_true_shapes_of_resnet50(galaxies):
+def test_resnet_writes_the_true_shapes(galaxies):
     import torch
 
     from astroclip_nb.galaxies.encoders import build_resnet
 
-    figure = diagrams.moco(galaxies["image"][:2, :, :96, :96].astype(np.float32), queue=4096)
+    figure = diagrams.resnet(galaxies["image"][:2, :, :96, :96].astype(np.float32), queue=4096)
     assert_readable(figure)
     shapes = output_shapes(build_resnet("resnet50"), torch.zeros(1, 3, 96, 96), ["MaxPool2d", "Sequential"])
     drawn = said(figure)

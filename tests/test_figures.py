@@ -3,13 +3,22 @@
 import matplotlib
 import numpy as np
 import pytest
-from figure_checks import N, assert_readable, said
+from figure_checks import N, assert_readable, off_screen, said, synthetic_galaxies
 
 from astroclip_nb.galaxies import figures, galleries
+from astroclip_nb.galaxies.properties import Prediction
 from astroclip_nb.training_figures import compare_histories, loss_curves
 
-pytest_plugins = ["figure_checks"]
-pytestmark = pytest.mark.usefixtures("drawing")
+
+@pytest.fixture(autouse=True)
+def drawing():
+    with off_screen():
+        yield
+
+
+@pytest.fixture
+def galaxies():
+    return synthetic_galaxies()
 
 
 def history(n=20):
@@ -60,20 +69,21 @@ def test_data_overview_stacks_types_and_survives_missing_columns(galaxies):
     assert_readable(figures.data_overview({"redshift": galaxies["redshift"]}))
 
 
-def prediction_inputs(n=400):
+def zero_shot_table(n=400):
     rng = np.random.default_rng(2)
-    truth = {"redshift": rng.gamma(3, 0.07, n), "log_mstar": rng.normal(10.5, 0.5, n)}
-    predicted = {
-        q: {e: truth[q] + rng.normal(0, 0.02, n) for e in ("images", "spectra", "images, fit on spectra")}
-        for q in truth
-    }
-    predicted["redshift"]["images"][:50] = np.nan
-    scores = {q: {e: {"r2": 0.1234, "r2_error": 0.011, "sigma_nmad": 0.0567} for e in predicted[q]} for q in truth}
-    return truth, predicted, scores
+    table = []
+    for quantity, true in (("redshift", rng.gamma(3, 0.07, n)), ("log_mstar", rng.normal(10.5, 0.5, n))):
+        for embedding in ("image", "spectrum", "cross-modal"):
+            predicted = true + rng.normal(0, 0.02, n)
+            score = {"r2": 0.1234, "r2_error": 0.011, "nmad": 0.0567}
+            table.append(Prediction(quantity, embedding, true, predicted, score, 1000, 0))
+    return table
 
 
 def test_predictions_writes_the_recorded_scores_and_drops_unknown_values():
-    figure = figures.predictions(*prediction_inputs())
+    table = zero_shot_table()
+    table[0].predicted[:50] = np.nan
+    figure = figures.predictions(table)
     assert_readable(figure)
     assert len(figure.axes) == 6
     first = figure.axes[0]
@@ -81,13 +91,11 @@ def test_predictions_writes_the_recorded_scores_and_drops_unknown_values():
     assert "0.123 ± 0.011" in first.texts[0].get_text() and "0.057" in first.texts[0].get_text()
     assert first.get_xlim() == first.get_ylim() and first.get_ylabel() == "predicted redshift"
     assert figure.axes[4].get_xlabel() == r"true $\log_{10}(M_\star / M_\odot)$"
+    np.testing.assert_array_equal(figure.axes[5].lines[0].get_ydata(), table[5].predicted)
 
 
 def test_predictions_of_a_handful_of_galaxies_needs_no_density():
-    truth, predicted, scores = prediction_inputs(60)
-    truth = {q: v[50:] for q, v in truth.items()}
-    predicted = {q: {e: v[50:] for e, v in p.items()} for q, p in predicted.items()}
-    assert len(figures.predictions(truth, predicted, scores).axes) == 6
+    assert len(figures.predictions(zero_shot_table(10)).axes) == 6
 
 
 def test_umap_colours_span_the_central_part_and_unknown_is_grey():
@@ -114,7 +122,8 @@ def test_umap_of_names_has_a_legend_and_all_unknown_is_no_error():
 
 
 def test_silhouettes_marks_the_chosen_number():
-    figure = figures.silhouettes(np.arange(2, 7), np.array([0.2, 0.3, 0.25, 0.2, 0.1]), chosen=3)
+    sweep = {"ks": np.arange(2, 7), "silhouette": np.array([0.2, 0.3, 0.25, 0.2, 0.1]), "chosen_k": 3}
+    figure = figures.silhouettes(sweep)
     assert_readable(figure)
     (axis,) = figure.axes
     assert axis.lines[-1].get_xydata().tolist() == [[3, 0.3]] and "k = 3: 0.300" in said(figure)
@@ -124,6 +133,6 @@ def test_a_figure_leaves_no_setting_behind(galaxies):
     import matplotlib.pyplot as plt
 
     before = dict(matplotlib.rcParams)
-    plt.close(figures.predictions(*prediction_inputs()))
+    plt.close(figures.predictions(zero_shot_table()))
     plt.close(galleries.islands(np.zeros((N, 2)), np.zeros(N, int), galaxies["image"].__getitem__))
     assert dict(matplotlib.rcParams) == before and not plt.get_fignums()

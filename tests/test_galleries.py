@@ -3,15 +3,23 @@
 import matplotlib
 import numpy as np
 import pytest
-from figure_checks import N, answers, assert_readable, said
+from figure_checks import N, answers, assert_readable, off_screen, said, synthetic_galaxies
 from matplotlib.patches import Rectangle
 
 from astroclip_nb.figstyle import COLOURS
 from astroclip_nb.galaxies import galleries
 from astroclip_nb.galaxies.images import central_crop, rgb
 
-pytest_plugins = ["figure_checks"]
-pytestmark = pytest.mark.usefixtures("drawing")
+
+@pytest.fixture(autouse=True)
+def drawing():
+    with off_screen():
+        yield
+
+
+@pytest.fixture
+def galaxies():
+    return synthetic_galaxies()
 
 
 def test_thumbnails_are_the_central_crop_in_order_and_read_once(galaxies):
@@ -64,6 +72,11 @@ def test_image_grid_fills_up_an_uneven_last_row(galaxies):
 )
 def test_group_order_is_by_size_with_noise_last(labels, order):
     assert galleries.group_order(np.array(labels)) == order
+
+
+def test_group_order_keeps_a_small_group_asked_for():
+    labels = np.repeat([0, 1, 2, 3, -1], [9, 8, 2, 1, 5])
+    assert galleries.group_order(labels, most=2, also=[3]) == [0, 1, 3, -1]
 
 
 def test_cluster_images_shows_members_only_and_counts_artefacts(galaxies):

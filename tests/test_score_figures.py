@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
-from figure_checks import assert_readable, said
+from figure_checks import assert_readable, off_screen, said
 
 from astroclip_nb.figstyle import COLOURS
 from astroclip_nb.galaxies import score_figures
+from astroclip_nb.galaxies.properties import PUBLISHED, Prediction
 
-pytest_plugins = ["figure_checks"]
-pytestmark = pytest.mark.usefixtures("drawing")
+
+@pytest.fixture(autouse=True)
+def drawing():
+    with off_screen():
+        yield
 
 
 def test_written_has_a_true_minus_and_no_negative_zero():
@@ -56,6 +60,24 @@ def test_score_dots_puts_each_value_in_the_row_of_its_method():
     assert "published, other data" in said(figure)
 
 
+def test_baselines_sets_methods_beside_published_numbers_of_the_same_quantity():
+    def row(quantity, name, r2):
+        return Prediction(quantity, name, np.zeros(1), np.zeros(1), {"r2": r2, "r2_error": 0.01}, 9, 0)
+
+    ours = [row("redshift", name, 0.6) for name in ("image", "spectrum", "cross-modal")]
+    others = [row("redshift", "photometry k-NN", 0.5), row("redshift", "spectrum components k-NN", 0.4)]
+    figure = score_figures.baselines({"this run": ours}, others, PUBLISHED)
+    assert_readable(figure)
+    (axis,) = figure.axes
+    methods = [text.get_text() for text in axis.get_yticklabels()]
+    assert methods[:3] == ["this run", "photometry k-NN", "spectrum components k-NN"]
+    drawn = {(round(float(b.lines[0].get_ydata()[0])), float(b.lines[0].get_xdata()[0])) for b in axis.containers}
+    assert {(1, 0.5), (2, 0.4)} <= drawn
+    for (quantity, _), values in PUBLISHED.items():
+        for source, r2 in values.items():
+            assert ((methods.index(f"{source} (DESI)"), r2) in drawn) == (quantity == "redshift")
+
+
 def test_probe_heatmap_orders_rows_and_marks_the_best():
     r2 = [[0.1, -0.2, np.nan], [0.5, 0.9, 0.7], [np.nan] * 3]
     names = ["snr", "redshift", "ebv"]
@@ -76,14 +98,19 @@ def test_information_bound_draws_the_ceiling():
     assert "[nats]" in figure.axes[0].get_ylabel()
 
 
-def test_few_shot_bands_are_one_standard_deviation():
-    n = np.array([10, 100, 1000])
-    mean, deviation = np.array([-3.0, 0.5, 0.8]), np.array([0.3, 0.1, 0.05])
-    figure = score_figures.few_shot(n, {"image": (mean, deviation)}, "redshift", full={"image": 0.82})
+def test_few_shot_bands_are_one_standard_deviation_of_the_seeds():
+    r2 = np.array([[-3.3, -2.7], [0.4, 0.6], [0.75, 0.85]])
+    result = {
+        "counts": np.array([10, 100, 1000]),
+        "seeds": np.arange(2),
+        "r2": {"image": {"knn": r2, "mlp": r2 / 2}},
+    }
+    figure = score_figures.few_shot(result, "redshift")
     assert_readable(figure)
     (axis,) = figure.axes
     band = axis.collections[0].get_paths()[0].vertices[:, 1]
-    assert band.min() == -3.3 and band.max() == pytest.approx(0.85)
+    assert band.min() == pytest.approx(-3.3) and band.max() == pytest.approx(0.85)
+    assert axis.lines[0].get_ydata() == pytest.approx([-3, 0.5, 0.8]) and axis.lines[1].get_linestyle() == "--"
     assert axis.get_ylim() == (-0.25, 1) and axis.get_ylabel() == "$R^2$, redshift"
 
 

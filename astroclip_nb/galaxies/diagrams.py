@@ -114,7 +114,7 @@ def matrix(axis, cosines):
     axis.set_ylabel("images of the batch", size=8, color=COLOURS["image"], labelpad=3)
 
 
-def moco(views=None, queue=None):
+def resnet(views=None, queue=None):
     """The image encoder: ResNet-50 and its momentum-contrast pre-training (Figure 2; He et al. 2016, 2020).
 
     views : (2, 3, s, s) two augmentations of one galaxy, nanomaggies/pixel; queue : its length.

@@ -50,7 +50,8 @@ def density(axis, x, y, seed=0):
     import seaborn
 
     axis.plot(x, y, ".", color=COLOURS["baseline"], ms=2, mew=0, zorder=0, rasterized=True)
-    seaborn.histplot(x=x, y=y, bins=50, pthresh=0.1, cmap="mako_r", ax=axis, rasterized=True)
+    bins = int(np.clip(np.sqrt(len(x)), 15, 60))
+    seaborn.histplot(x=x, y=y, bins=bins, pthresh=0.1, cmap="mako_r", ax=axis, rasterized=True)
     some = np.random.default_rng(seed).permutation(len(x))[:2000]
     if len(x) > 20 and np.std(x[some]) > 0 and np.std(y[some]) > 0:
         seaborn.kdeplot(
@@ -58,37 +59,42 @@ def density(axis, x, y, seed=0):
         )
 
 
-def predictions(truth, predicted, scores):
+def predictions(table):
     """Predicted against true, one row per quantity and one column per embedding (Figure 8).
 
-    truth : {quantity: (N,)}; predicted : {quantity: {embedding: (N,)}}, NaN where unknown; scores :
-    {quantity: {embedding: {"r2", "r2_error", "sigma_nmad"}}}, the recorded numbers, written into the panels.
+    table : list of `properties.Prediction`, as `properties.zero_shot` returns; the scores written into the
+    panels are its own.
     """
-    n_columns = max(len(of_quantity) for of_quantity in predicted.values())
+    quantities = list(dict.fromkeys(row.quantity for row in table))
+    embeddings = list(dict.fromkeys(row.embedding for row in table))
     figure, axes = plt.subplots(
-        len(predicted),
-        n_columns,
+        len(quantities),
+        len(embeddings),
         squeeze=False,
-        figsize=(PAGE_WIDTH, 2.35 * len(predicted) + 0.1),
+        figsize=(PAGE_WIDTH, 2.35 * len(quantities) + 0.1),
         layout="constrained",
     )
-    for row, (quantity, of_quantity) in enumerate(predicted.items()):
-        every = np.concatenate([truth[quantity], *of_quantity.values()])
+    limits = {}
+    for quantity in quantities:
+        every = np.concatenate([[row.true, row.predicted] for row in table if row.quantity == quantity], axis=1)
         low, high = np.nanpercentile(every, [0.05, 99.95])
-        limits = (low - 0.04 * (high - low), high + 0.04 * (high - low))
-        for axis, (embedding, values) in zip(axes[row], of_quantity.items(), strict=False):
-            known = np.isfinite(truth[quantity]) & np.isfinite(values)
-            density(axis, truth[quantity][known], values[known])
-            axis.plot(limits, limits, color="black", lw=0.8, ls="--")
-            score = scores[quantity][embedding]
-            text = (
-                f"$R^2$ = {score['r2']:.3f} ± {score['r2_error']:.3f}\n"
-                rf"$\sigma_\mathrm{{NMAD}}$ = {score['sigma_nmad']:.3f}"
-            )
-            axis.text(0.04, 0.97, text, size=8, va="top", transform=axis.transAxes)
-            axis.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"true {label(quantity)}", ylabel="")
-            axis.set_title(f"from {embedding}" if row == 0 else "")
-        axes[row, 0].set_ylabel(f"predicted {label(quantity)}")
+        limits[quantity] = (low - 0.04 * (high - low), high + 0.04 * (high - low))
+    for row in table:
+        axis = axes[quantities.index(row.quantity), embeddings.index(row.embedding)]
+        known = np.isfinite(row.true) & np.isfinite(row.predicted)
+        density(axis, row.true[known], row.predicted[known])
+        axis.plot(limits[row.quantity], limits[row.quantity], color="black", lw=0.8, ls="--")
+        text = (
+            f"$R^2$ = {row.scores['r2']:.3f} ± {row.scores['r2_error']:.3f}\n"
+            rf"$\sigma_\mathrm{{NMAD}}$ = {row.scores['nmad']:.3f}"
+        )
+        axis.text(0.04, 0.97, text, size=8, va="top", transform=axis.transAxes)
+        axis.set(xlim=limits[row.quantity], ylim=limits[row.quantity], aspect="equal")
+        axis.set(xlabel=f"true {label(row.quantity)}", ylabel="")
+    for axis, quantity in zip(axes[:, 0], quantities, strict=True):
+        axis.set_ylabel(f"predicted {label(quantity)}")
+    for axis, embedding in zip(axes[0], embeddings, strict=True):
+        axis.set_title(f"from {embedding}")
     return figure
 
 
@@ -129,17 +135,17 @@ def umap_panels(points, columns, title=None):
     return figure
 
 
-def silhouettes(n_clusters, scores, chosen, errors=None):
+def silhouettes(sweep):
     """Mean silhouette of k-means against the number of clusters, the chosen one marked.
 
-    n_clusters, scores, errors (K,); errors : standard deviation over restarts or subsamples.
+    sweep : what `structure.kmeans_sweep` returned.
     """
+    ks, scores, chosen = sweep["ks"], sweep["silhouette"], sweep["chosen_k"]
     figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 2.5), layout="constrained")
-    axis.errorbar(n_clusters, scores, errors, marker="o", ms=4, capsize=2)
-    best = scores[list(n_clusters).index(chosen)]
+    axis.plot(ks, scores, marker="o", ms=4)
+    best = scores[list(ks).index(chosen)]
     axis.plot(chosen, best, "o", mfc="none", mec="black", ms=10)
-    note = f"k = {chosen}: {best:.3f}"
-    axis.annotate(note, (chosen, best), (10, 6), textcoords="offset points", size=8)
+    axis.annotate(f"k = {chosen}: {best:.3f}", (chosen, best), (10, 6), textcoords="offset points", size=8)
     axis.set(xlabel="number of clusters k", ylabel="mean silhouette")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.margins(y=0.2)

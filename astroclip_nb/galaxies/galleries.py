@@ -144,11 +144,12 @@ def augmentations(originals, views, title=None):
     return figure
 
 
-def group_order(labels, most=8):
-    """Cluster labels by size, largest first, at most ``most``; noise (-1), where there is any, comes last."""
+def group_order(labels, most=8, also=()):
+    """Cluster labels by size, largest first: the ``most`` largest, those in ``also``, and noise (-1) last if any."""
     names, counts = np.unique(labels, return_counts=True)
-    clusters = names[names >= 0][np.argsort(-counts[names >= 0], kind="stable")][:most]
-    return [*clusters.tolist(), *([-1] if -1 in names else [])]
+    clusters = names[names >= 0][np.argsort(-counts[names >= 0], kind="stable")].tolist()
+    chosen = clusters[:most] + [name for name in clusters[most:] if name in also]
+    return chosen + ([-1] if -1 in names else [])
 
 
 def group_colours(groups):
@@ -192,13 +193,14 @@ def cluster_images(labels, images, per_group=8, most=8, artefact=None, seed=0, t
     return figure
 
 
-def islands(points, labels, images, per_group=5, most=6, artefact=None, seed=0):
+def islands(points, labels, images, per_group=5, most=6, also=(), artefact=None, seed=0):
     """DBSCAN's groups on a UMAP plane, and galaxies of each beside it (Figure 12).
 
-    points : (N, 2) UMAP coordinates; labels : (N,) int, -1 for noise. Clusters beyond the ``most`` largest
-    are drawn in black. artefact : as in `cluster_images`.
+    points : (N, 2) UMAP coordinates; labels : (N,) int, -1 for noise. Shown are the ``most`` largest clusters
+    and the small ones named in ``also`` (the island of artefacts); all others are drawn in black. artefact : as
+    in `cluster_images`.
     """
-    groups = group_order(labels, most)
+    groups = group_order(labels, most, also)
     n_clusters = len(np.unique(labels[labels >= 0]))
     height = np.clip(0.62 * len(groups) + 0.4, 3.2, 6)
     figure, (left, right) = plt.subplots(

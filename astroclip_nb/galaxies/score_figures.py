@@ -96,6 +96,33 @@ def score_dots(scores, names=None, reference=()):
     return figure
 
 
+def baselines(aligned, others=(), published=None):
+    """R2 of the aligned embeddings beside what needs no alignment, and beside published numbers.
+
+    aligned : {name: table of `properties.zero_shot`}; others : `properties.Prediction` of single-modality
+    methods, each a row by its name ("spectrum ..." reads spectra, any other images); published : as
+    `properties.PUBLISHED`, drawn hollow since the data are others.
+    """
+    scores = {}
+
+    def put(quantity, method, modality, r2, error):
+        scores.setdefault(quantity, {}).setdefault(method, {})[modality] = (r2, error)
+
+    for method, table in aligned.items():
+        for row in table:
+            put(row.quantity, method, row.embedding, row.scores["r2"], row.scores["r2_error"])
+    for row in others:
+        modality = "spectrum" if "spectrum" in row.embedding else "image"
+        put(row.quantity, row.embedding, modality, row.scores["r2"], row.scores["r2_error"])
+    quantities, reference = list(scores), {}
+    for (quantity, modality), values in (published or {}).items():
+        for source, r2 in values.items():
+            if quantity in quantities:
+                reference[f"{source} (DESI)"] = None
+                put(quantity, f"{source} (DESI)", modality, r2, np.nan)
+    return score_dots(scores, reference=list(reference))
+
+
 def probe_heatmap(r2, quantities, representations, groups=(), title=None):
     """What each representation knows of each quantity: a heat map of R2, the best of every row in bold.
 
@@ -161,23 +188,24 @@ def information_bound(negatives, bounds):
     return figure
 
 
-def few_shot(n_labels, curves, quantity, full=None):
-    """R2 against the number of labelled galaxies, for several representations.
+def few_shot(result, quantity):
+    """R2 against the number of labelled galaxies, by nearest neighbours and by a small network.
 
-    n_labels (K,); curves : {name: (mean (K,), standard deviation (K,))}; quantity : catalogue name; full :
-    {name: R2 with every label}, drawn as short lines at the right edge.
+    result : what `properties.few_shot` returned for ``quantity``. Bands span one standard deviation of the seeds.
     """
     figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 3.0), layout="constrained")
-    for k, (name, (mean, deviation)) in enumerate(curves.items()):
-        colour = modality_colour(name, k)
-        axis.plot(n_labels, mean, marker=MARKERS[k % len(MARKERS)], ms=4, color=colour, label=name)
-        axis.fill_between(n_labels, mean - deviation, mean + deviation, color=colour, alpha=0.2, lw=0)
-        if full and name in full:
-            axis.plot([0.97, 1.0], [full[name]] * 2, color=colour, transform=axis.get_yaxis_transform())
-    lowest = min(np.nanmin(mean) for mean, _ in curves.values())
+    lowest = 0.0
+    for k, (side, models) in enumerate(result["r2"].items()):
+        for (model, r2), style in zip(models.items(), ("-", "--"), strict=True):
+            mean, deviation = r2.mean(1), r2.std(1)
+            colour, name = modality_colour(side, k), {"knn": "k-NN", "mlp": "network"}.get(model, model)
+            marker = MARKERS[k % len(MARKERS)]
+            axis.plot(result["counts"], mean, style, marker=marker, ms=4, color=colour, label=f"{side}, {name}")
+            axis.fill_between(result["counts"], mean - deviation, mean + deviation, color=colour, alpha=0.15, lw=0)
+            lowest = min(lowest, mean.min())
     axis.set(xscale="log", xlabel="labelled galaxies", ylabel=f"$R^2$, {label(quantity)}")
     axis.set_ylim(max(-0.25, lowest - 0.05), 1)
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower right", handlelength=3)
     return figure
 
 
