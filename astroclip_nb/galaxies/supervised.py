@@ -1,0 +1,147 @@
+"""Supervised networks on the same galaxies and split: what labels would have given without contrastive training."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..contrast import FitConfig, fit
+from ..errors import InputError
+from ..torchvision_cpu import import_torchvision
+from .images import central_crop, random_views, rgb_tensor
+from .properties import Prediction, labelled, scores
+from .spectra import normalise
+
+
+def resnet18(outputs):
+    """ResNet-18 (He et al. 2016) with ``outputs`` numbers, for `image_reader`."""
+    return import_torchvision().models.resnet18(num_classes=outputs)
+
+
+def spectrum_cnn(outputs, length=7781):
+    """Four convolutions over wavelength, kept in order by a dense layer, for `spectrum_reader`."""
+    layers, pooled = [], length
+    for n_in, n_out, kernel in ((1, 16, 11), (16, 32, 5), (32, 64, 5), (64, 64, 5)):
+        layers += [nn.Conv1d(n_in, n_out, kernel, padding=kernel // 2), nn.BatchNorm1d(n_out)]
+        layers += [nn.ReLU(), nn.MaxPool1d(4)]
+        pooled //= 4
+    head = [nn.Flatten(), nn.Linear(64 * pooled, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, outputs)]
+    return nn.Sequential(nn.Unflatten(1, (1, length)), *layers, *head)
+
+
+def image_reader(pairs):
+    """A ``read`` for `train_regressor`: colour pictures (B, 3, 48, 48) of the central 25 arcsec.
+
+    Two by two pixels are averaged, still finer than the seeing, which makes ResNet-18 four times cheaper. With
+    a generator each image is rotated and flipped at random.
+    """
+
+    def read(rows, generator=None):
+        images = torch.from_numpy(pairs.read("image", rows)).float()
+        images = central_crop(images) if generator is None else random_views(images, generator)
+        return rgb_tensor(F.avg_pool2d(images, 2)).float()
+
+    return read
+
+
+def spectrum_reader(pairs):
+    """A ``read`` for `train_regressor`: normalised spectra (B, 7781)."""
+    names = ["spectrum", "ivar"] if pairs.has_ivar else ["spectrum"]
+
+    def read(rows, generator=None):
+        return normalise(*(torch.from_numpy(pairs.read(name, rows)) for name in names))
+
+    return read
+
+
+class Regressor(nn.Module):
+    """A network with standardised outputs, in the form that `contrast.fit` trains: (x, y) to (prediction, y)."""
+
+    def __init__(self, net, mean, sigma):
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
+        self.register_buffer("sigma", torch.as_tensor(sigma, dtype=torch.float32))
+
+    def forward(self, x, y):
+        return self.net(x).float(), (y - self.mean) / self.sigma
+
+    def loss(self, predicted, wanted):
+        """Huber loss over the known labels (others are NaN)."""
+        known = torch.isfinite(wanted)
+        return F.smooth_l1_loss(predicted[known], wanted[known])
+
+    @torch.inference_mode()
+    def predict(self, read, rows, batch_size=256):
+        """Predictions (len(rows), P) float64 in the units of the labels."""
+        self.eval()
+        batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        outputs = [self.net(read(batch).to(self.mean.device)).float() for batch in batches]
+        return (torch.cat(outputs) * self.sigma + self.mean).cpu().numpy().astype(np.float64)
+
+
+def train_regressor(
+    make_net, read, targets, split, folder, *, epochs=10, batch_size=64, learning_rate=1e-3, seed=0, **options
+):
+    """Train ``make_net(P)`` to predict ``targets`` (N, P), NaN where unknown, on the training split.
+
+    read(rows, generator) : the network's input for file rows, augmented where a generator is given.
+    AdamW with a warm-up and a cosine; the epoch of least validation loss is kept. ``options`` (precision,
+    progress, data_id, label) go to `contrast.fit`, which writes ``folder``. Returns the `Regressor`.
+    """
+    targets = np.asarray(targets, np.float64)
+    any_label = np.isfinite(targets).any(1)
+    train, validation = (np.flatnonzero((split == name) & any_label) for name in ("train", "validation"))
+    if len(train) < 2 or not len(validation):
+        raise InputError(
+            f"Supervised training needs labelled galaxies in the training and validation splits; "
+            f"there are {len(train)} and {len(validation)}."
+        )
+    torch.manual_seed(seed)
+    sigma = np.nanstd(targets[train], 0)
+    model = Regressor(make_net(targets.shape[1]), np.nanmean(targets[train], 0), np.where(sigma > 0, sigma, 1))
+    labels = torch.from_numpy(targets).float()
+    batch_size = min(batch_size, len(train))
+    steps = len(train) // batch_size
+
+    def batches(epoch):
+        order = np.random.default_rng((seed, epoch)).permutation(train)
+        generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+        for rows in order[: steps * batch_size].reshape(steps, batch_size):
+            yield read(rows, generator), labels[rows]
+
+    def validate(model):
+        predicted = torch.from_numpy(model.predict(read, validation)).float()
+        wanted = (labels[validation] - model.mean.cpu()) / model.sigma.cpu()
+        standard = (predicted - model.mean.cpu()) / model.sigma.cpu()
+        return {"validation_loss": model.loss(standard, wanted)}
+
+    config = FitConfig(
+        epochs,
+        learning_rate,
+        weight_decay=1e-2,
+        optimizer="adamw",
+        schedule="cosine",
+        warmup_steps=steps,
+        total_steps=epochs * steps,
+        precision=options.pop("precision", "fp32"),
+        seed=seed,
+    )
+    fit(model, batches, validate, config, folder, **options)
+    return model
+
+
+def supervised(name, make_net, read, split, catalogue, folder, quantities=("redshift", "log_mstar"), **options):
+    """One network for all ``quantities``, scored on the test split: a list of `Prediction` called ``name``."""
+    targets = np.stack([np.asarray(catalogue[quantity], np.float64) for quantity in quantities], 1)
+    model = train_regressor(make_net, read, targets, split, folder, **options)
+    test, train = np.flatnonzero(split == "test"), split == "train"
+    predicted = model.predict(read, test)
+    rows = []
+    for column, quantity in enumerate(quantities):
+        true, known = targets[test, column], labelled(targets[test, column])
+        score = scores(true, predicted[:, column], quantity)
+        n_train = int(labelled(targets[train, column]).sum())
+        missing = int(train.sum() - n_train + (~known).sum())
+        rows.append(Prediction(quantity, name, true[known], predicted[known, column], score, n_train, missing))
+    return rows
