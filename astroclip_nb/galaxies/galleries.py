@@ -145,7 +145,7 @@ def augmentations(originals, views, title=None):
 
 
 def group_order(labels, most=8, also=()):
-    """Cluster labels by size, largest first: the ``most`` largest, those in ``also``, and noise (-1) last if any."""
+    """Cluster labels, largest first: the ``most`` largest and those in ``also``; noise (-1), if any, is last."""
     names, counts = np.unique(labels, return_counts=True)
     clusters = names[names >= 0][np.argsort(-counts[names >= 0], kind="stable")].tolist()
     chosen = clusters[:most] + [name for name in clusters[most:] if name in also]
