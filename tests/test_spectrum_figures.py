@@ -116,12 +116,15 @@ def test_cluster_spectra_recovers_the_common_spectrum(galaxies):
 
 
 def test_real_galaxies_marks_lines_at_the_predicted_redshift(galaxies):
-    z, predicted = galaxies["redshift"][:3], galaxies["redshift"][:3] + 0.05
-    nearest = np.array([[4, 5], [6, 7], [8, 9]])
+    z, predicted = galaxies["redshift"][:3].copy(), galaxies["redshift"][:3] + 0.05
+    z[2] = np.nan
+    nearest = np.arange(15).reshape(3, 5)
+    names = ["39633345008634465", "b", "c"]
     figure = spectrum_figures.real_galaxies(
-        galaxies["spectrum"][:3], z, predicted, nearest, galaxies["image"].__getitem__, ["a", "b", "c"]
+        galaxies["spectrum"][:3], z, predicted, nearest, galaxies["image"].__getitem__, names
     )
     assert_readable(figure)
     marked = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() == ":"]
     assert np.min(np.abs(np.array(marked) - 5008.2 * (1 + predicted[0]))) < 1e-6
     np.testing.assert_allclose(figure.axes[-1].lines[1].get_ydata(), 0.05 / (1 + z))
+    assert f"c: catalogue $z$ unknown, predicted {predicted[2]:.4f}" in said(figure)

@@ -246,26 +246,26 @@ def cluster_spectra(labels, spectra, redshift, ivar=None, per_group=300, most=6,
 def real_galaxies(spectra, redshift, predicted, nearest, images, names, ivar=None):
     """Real spectra put through a model trained on simulated ones (or others): what it makes of each.
 
-    spectra, ivar (R, 7781); redshift, predicted (R,): of the catalogue and of the model; nearest (R, K): rows
-    of the galaxies nearest in embedding, whose pictures ``images`` reads; names : R strings. Lines are marked
-    at the predicted redshift, so a wrong one shows. At the bottom: predicted against catalogue redshift.
+    spectra, ivar (R, 7781); redshift, predicted (R,): of the catalogue, NaN where unknown, and of the model;
+    nearest (R, K): rows of the galaxies nearest in embedding, whose pictures ``images`` reads; names : R strings.
+    Lines are marked at the predicted redshift, so a wrong one shows. At the bottom: predicted against catalogue.
     """
     n, k = nearest.shape
     figure = plt.figure(figsize=(PAGE_WIDTH, 1.2 * n + 2.3), layout="constrained")
-    grid = figure.add_gridspec(n + 1, 2, width_ratios=[2.6, 0.85 * k], height_ratios=[1] * n + [1.6])
+    grid = figure.add_gridspec(n + 1, 2, width_ratios=[3, min(k, 3)], height_ratios=[1] * n + [1.6])
     pictures = thumbnails(images, nearest)
     for row in range(n):
         axis = figure.add_subplot(grid[row, 0])
-        draw_spectrum(axis, spectra[row], None if ivar is None else ivar[row], predicted[row], spacing=0.03)
-        text = f"{names[row]}: catalogue $z$ {redshift[row]:.4f}, predicted {predicted[row]:.4f}"
-        axis.text(0.99, 0.04, text, size=SMALL, ha="right", transform=axis.transAxes)
+        draw_spectrum(axis, spectra[row], None if ivar is None else ivar[row], predicted[row], spacing=0.036)
+        catalogue = f"{redshift[row]:.4f}" if np.isfinite(redshift[row]) else "unknown"
+        text = f"{names[row]}: catalogue $z$ {catalogue}, predicted {predicted[row]:.4f}"
         axis.tick_params(labelbottom=row == n - 1)
         axis.set_ylabel(r"$f_\lambda$")
         beside = figure.add_subplot(grid[row, 1])
         mosaic(beside, pictures[row : row + 1])
-        if row == 0:
-            beside.set_title("nearest images", size=SMALL)
+        beside.set_title(text, size=SMALL)
     axis.set_xlabel(WAVELENGTH_LABEL + r"; $f_\lambda$ in 10$^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$")
+    figure.supxlabel("Beside each spectrum: the images nearest to it in the common space.", size=SMALL)
     below, residual = figure.add_subplot(grid[n, 0]), figure.add_subplot(grid[n, 1])
     limits = (0, 1.1 * np.nanmax([redshift, predicted]))
     below.plot(limits, limits, color="0.6", lw=0.8, ls="--")
