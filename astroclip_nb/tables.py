@@ -1,0 +1,68 @@
+"""Tables of the report, written as Markdown from what metrics.json holds."""
+
+NAMES = {
+    "redshift": "redshift",
+    "log_mstar": "log stellar mass",
+    "log_mstar_true": "log stellar mass, exact labels",
+}
+SIDES = ("image", "spectrum", "cross-modal")
+
+
+def markdown_table(header, rows):
+    """A Markdown table; the first column is text, the others are numbers and align right."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def with_error(score):
+    """ "0.71 ± 0.02" from the scores of one prediction, "" from None."""
+    return f"{score['r2']:.2f} ± {score['r2_error']:.2f}" if score else ""
+
+
+def property_table(metrics):
+    """Table 1 of the report: R2 by embedding, published numbers, and the other measures of a prediction."""
+    header = ["property", "embedding", "original v1", "reproduction", "this run", "bias", "NMAD", "outliers"]
+    rows = []
+    for quantity, name in NAMES.items():
+        for side in SIDES if quantity in metrics["zero_shot"] else ():
+            score = metrics["zero_shot"][quantity][side]
+            published = metrics["published"].get(f"{quantity}/{side}", {})
+            numbers = [f"{published[who]:.2f}" if published else "" for who in ("original", "reproduction")]
+            measures = [f"{score['bias']:+.3f}", f"{score['nmad']:.3f}", f"{score['outlier_fraction']:.1%}"]
+            rows.append([name, side, *numbers, f"**{with_error(score)}**", *measures])
+    return markdown_table(header, rows)
+
+
+def baseline_table(metrics):
+    """Every method on the same galaxies and split: R2 of redshift and of mass."""
+    quantities = [quantity for quantity in NAMES if quantity in metrics["zero_shot"]]
+    header = ["method", "sees", *(NAMES[quantity] for quantity in quantities)]
+    rows = []
+    for title, part in (("aligned embeddings, this run", "zero_shot"), ("linear contrastive", "linear")):
+        for side in SIDES if part in metrics else ():
+            rows.append([title, side, *(with_error(metrics[part][quantity][side]) for quantity in quantities)])
+    for method in metrics.get("baselines", {}).get("redshift", {}):
+        side = "spectrum" if method.startswith("spectrum") else "image"
+        rows.append([method, side, *(with_error(metrics["baselines"][q].get(method)) for q in quantities)])
+    return markdown_table(header, rows)
+
+
+def retrieval_table(metrics):
+    """Recall of the right partner in both directions, beside the linear method and chance."""
+    header = ["method", "query", "recall@1", "recall@5", "recall@10", "median rank"]
+    rows = []
+    parts = {"this run": metrics} | ({"linear contrastive": metrics["linear"]} if "linear" in metrics else {})
+    for title, part in parts.items():
+        for query, direction in (("image", "image_to_spectrum"), ("spectrum", "spectrum_to_image")):
+            rows.append([title, query, *_recalls(part[direction])])
+    rows.append(["chance", "either", *_recalls(metrics["chance"])])
+    return markdown_table(header, rows)
+
+
+def _recalls(row):
+    return [*(f"{row[f'recall@{k}']:.1%}" for k in (1, 5, 10)), f"{row['median_rank']:.0f}"]
+
+
+def provenance_table(provenance):
+    """Versions, machine and commit of a run."""
+    return markdown_table(["what", "version"], [[name, value] for name, value in provenance.items()])
