@@ -1,0 +1,221 @@
+"""The shared floor: losses against open_clip and analytic values, training that resumes, honest schedules."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from astroclip_nb import contrast
+from astroclip_nb.errors import InputError
+
+
+def unit_vectors(n, d, seed=0):
+    return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+@pytest.fixture
+def open_clip():
+    from astroclip_nb.torchvision_cpu import import_torchvision
+
+    import_torchvision()
+    return pytest.importorskip("open_clip")
+
+
+@pytest.mark.parametrize("scale", [1.0, 15.5, 100.0])
+def test_info_nce_is_open_clips_loss(open_clip, scale):
+    a, b = unit_vectors(64, 32, 1), unit_vectors(64, 32, 2)
+    theirs = open_clip.loss.ClipLoss()(a, b, torch.tensor(scale))
+    assert contrast.info_nce(a, b, scale) == pytest.approx(theirs.item(), rel=1e-6)
+
+
+def test_sigmoid_loss_is_open_clips(open_clip):
+    a, b = unit_vectors(32, 16, 1), unit_vectors(32, 16, 2)
+    theirs = open_clip.loss.SigLipLoss()(a, b, torch.tensor(10.0), torch.tensor(-10.0))
+    assert contrast.sigmoid_loss(a, b, 10.0, -10.0) == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_info_nce_of_uninformative_embeddings_is_log_n():
+    same = unit_vectors(1, 8).expand(50, 8)
+    assert contrast.info_nce(same, same).item() == pytest.approx(math.log(50), rel=1e-6)
+
+
+def test_info_nce_by_hand():
+    """Two orthogonal pairs at scale s: every row's probability of its own is 1 / (1 + exp(-s))."""
+    eye = torch.eye(2)
+    assert contrast.info_nce(eye, eye, 3.0).item() == pytest.approx(math.log1p(math.exp(-3.0)), rel=1e-6)
+
+
+def test_logit_scale_is_the_multiplier_itself():
+    """The earlier code multiplied by log(15.5) = 2.74; here the cosines are multiplied by 15.5."""
+    model = contrast.TwoTower(nn.Identity(), nn.Identity())
+    assert model.logit_scale.item() == pytest.approx(15.5, rel=1e-6)
+    a, b = model(unit_vectors(20, 8, 1), unit_vectors(20, 8, 2))
+    assert model.loss(a, b).item() == pytest.approx(contrast.info_nce(a, b, 15.5).item(), rel=1e-6)
+    assert abs(model.loss(a, b).item() - contrast.info_nce(a, b, math.log(15.5)).item()) > 0.1
+
+
+def test_cosine_divides_by_norms_not_their_squares():
+    model = contrast.TwoTower(nn.Identity(), nn.Identity())
+    x, y = 7 * torch.randn(10, 4), 0.1 * torch.randn(10, 4)
+    a, b = model(x, y)
+    expected = F.cosine_similarity(x, y)
+    assert torch.allclose((a * b).sum(1), expected, atol=1e-6)
+
+
+def test_loss_is_stable_in_bf16():
+    a, b = unit_vectors(128, 64, 1), unit_vectors(128, 64, 2)
+    half = contrast.info_nce(a.bfloat16(), b.bfloat16(), 100.0)
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(contrast.info_nce(a, b, 100.0).item(), rel=0.02)
+
+
+def test_scale_is_learned_only_where_asked_and_stays_below_its_limit():
+    fixed = contrast.TwoTower(nn.Linear(4, 4), nn.Linear(4, 4))
+    learned = contrast.TwoTower(nn.Linear(4, 4), nn.Linear(4, 4), learn_scale=True, logit_scale=1e6)
+    assert not fixed.log_logit_scale.requires_grad and learned.log_logit_scale.requires_grad
+    assert learned.logit_scale.item() == contrast.MAX_LOGIT_SCALE
+
+
+def test_mlp_ends_in_a_linear_layer():
+    layers = contrast.mlp([256, 256, 128, 128, 128], "prelu", dropout=0.1)
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    assert [layer.out_features for layer in linear] == [256, 128, 128, 128]
+    assert isinstance(layers[-1], nn.Linear)
+    assert sum(isinstance(layer, nn.Dropout) for layer in layers) == 3
+
+
+def planted_pairs(n=256, d=6, seed=0):
+    """Two linear views of one hidden vector: alignable, so the loss must fall."""
+    rng = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(n, d, generator=rng)
+    return hidden @ torch.randn(d, 10, generator=rng), hidden @ torch.randn(d, 12, generator=rng)
+
+
+def small_model(seed=0):
+    torch.manual_seed(seed)
+    return contrast.TwoTower(contrast.mlp([10, 32, 8], dropout=0.1), contrast.mlp([12, 32, 8]))
+
+
+def run_fit(folder, epochs, model=None, **options):
+    x, y = planted_pairs()
+    config = contrast.FitConfig(epochs, learning_rate=1e-2, seed=3, **options)
+
+    def batches(epoch):
+        order = np.random.default_rng(epoch).permutation(192)
+        yield from ((x[order[i : i + 64]], y[order[i : i + 64]]) for i in (0, 64, 128))
+
+    def validate(m):
+        return {"validation_loss": m.loss(*m(x[192:], y[192:])), "extra": 1.0}
+
+    model = model or small_model()
+    return model, contrast.fit(model, batches, validate, config, folder, progress=False)
+
+
+def test_fit_aligns_planted_pairs(tmp_path):
+    _, history = run_fit(tmp_path, 15)
+    assert history[-1]["validation_loss"] < history[0]["validation_loss"] - 1
+    assert contrast.read_history(tmp_path / "metrics.csv") == history
+    assert [row["extra"] for row in history] == [1.0] * 15
+
+
+def test_fit_repeats_to_the_byte(tmp_path):
+    run_fit(tmp_path / "a", 3)
+    run_fit(tmp_path / "b", 3)
+    assert (tmp_path / "a" / "metrics.csv").read_bytes() == (tmp_path / "b" / "metrics.csv").read_bytes()
+    a, b = (torch.load(tmp_path / side / "best.pt", weights_only=True) for side in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    whole, history = run_fit(tmp_path / "whole", 6)
+    monkeypatch.setattr(contrast, "SAVE_EVERY", -1.0)
+    x, y = planted_pairs()
+    config = contrast.FitConfig(6, learning_rate=1e-2, seed=3)
+
+    def batches(epoch):
+        if epoch == 4 and not (tmp_path / "again").exists():
+            raise KeyboardInterrupt
+        order = np.random.default_rng(epoch).permutation(192)
+        yield from ((x[order[i : i + 64]], y[order[i : i + 64]]) for i in (0, 64, 128))
+
+    def fit():
+        return contrast.fit(
+            small_model(),
+            batches,
+            lambda m: {"validation_loss": m.loss(*m(x[192:], y[192:])), "extra": 1.0},
+            config,
+            tmp_path / "cut",
+            progress=False,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    assert len(contrast.read_history(tmp_path / "cut" / "metrics.csv")) == 4
+    (tmp_path / "again").touch()
+    assert fit() == history
+    resumed = torch.load(tmp_path / "cut" / "best.pt", weights_only=True)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.state_dict().items())
+
+
+def test_finished_fit_is_kept_and_another_configuration_is_not(tmp_path):
+    run_fit(tmp_path, 3)
+    stamp = (tmp_path / "last.pt").stat().st_mtime_ns
+    run_fit(tmp_path, 3)
+    assert (tmp_path / "last.pt").stat().st_mtime_ns == stamp
+    _, history = run_fit(tmp_path, 2)
+    assert len(history) == 2
+
+
+def test_best_weights_are_those_of_the_least_validation_loss(tmp_path):
+    x, y = planted_pairs()
+    losses = iter([3.0, 1.0, 2.0])
+    seen = []
+
+    def validate(model):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"validation_loss": next(losses)}
+
+    model = small_model()
+    contrast.fit(model, lambda e: [(x, y)], validate, contrast.FitConfig(3), tmp_path, progress=False)
+    assert all(torch.equal(value, seen[1][name]) for name, value in model.state_dict().items())
+    assert not model.training
+
+
+def test_plateau_halves_the_rate_after_its_patience(tmp_path):
+    x, y = planted_pairs()
+    config = contrast.FitConfig(9, learning_rate=1e-3, patience=2)
+    history = contrast.fit(
+        small_model(), lambda e: [(x, y)], lambda m: {"validation_loss": 1.0}, config, tmp_path, progress=False
+    )
+    rates = [row["learning_rate"] for row in history]
+    assert rates[:4] == [1e-3] * 4 and rates[4:7] == [5e-4] * 3 and rates[7] == 2.5e-4
+
+
+def test_cosine_schedule_warms_up_and_falls_to_zero():
+    model = small_model()
+    config = contrast.FitConfig(1, learning_rate=1.0, schedule="cosine", warmup_steps=10, total_steps=100)
+    optimizer = contrast.make_optimizer(model, config)
+    schedule, rates = contrast.Schedule(optimizer, config), []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.after_step()
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(rates[9], abs=0.03)
+    assert rates[50] == pytest.approx(0.5, abs=0.01) and rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("options", [{"optimizer": "sgdm"}, {"schedule": "step"}])
+def test_unknown_choices_are_refused_by_name(tmp_path, options):
+    with pytest.raises(InputError, match="sgdm|step"):
+        run_fit(tmp_path, 1, **options)
+
+
+def test_no_batch_is_an_error_not_a_silent_epoch(tmp_path):
+    with pytest.raises(InputError, match="fewer training galaxies"):
+        contrast.fit(
+            small_model(), lambda e: [], lambda m: {"validation_loss": 0.0}, contrast.FitConfig(1), tmp_path,
+            progress=False,
+        )  # fmt: skip
