@@ -218,7 +218,7 @@ class ClipTowers:
         image, text = ClipImage(clip.visual), clip.text
         if variant.train == "head":
             image, text = (FrozenWithHead(tower, self.config["embed_dim"]) for tower in (image, text))
-        scale = 10.0 if variant.objective == "sigmoid" else float(clip.logit_scale.exp())
+        scale = 10.0 if variant.objective == "sigmoid" else float(clip.logit_scale.detach().exp())
         return TwoTower(image, text, logit_scale=scale, learn_scale=True, objective=variant.objective)
 
 

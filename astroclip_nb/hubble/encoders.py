@@ -32,8 +32,7 @@ class SmallImageTower(nn.Module):
 
     def features(self, images):
         """Features (B, 16 * width) of crops (B, 112, 112) uint8."""
-        x = (images[:, None].float() / 127.5 - 1).to(memory_format=torch.channels_last)
-        maps = self.layers(x)
+        maps = self.layers(images[:, None].float() / 127.5 - 1)
         return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
     def forward(self, images):
@@ -65,7 +64,7 @@ class FrozenWithHead(nn.Module):
 def split_text(text):
     """A text as its sentences, clauses and listed items: what is embedded one by one."""
     parts = re.split(r"(?<=[.?!;])\s+|;\s*|,\s+|:\s+", text)
-    return [part.strip(" .;,") for part in parts if part.strip(" .;,")] or [text]
+    return [part.strip(" .;,?!") for part in parts if part.strip(" .;,?!")] or [text]
 
 
 class MiniLM:

@@ -101,6 +101,15 @@ def order_by_query(query_vectors, image):
     return top_k(query_vectors, image, len(image))[1]
 
 
+def one_per_proposal(order, proposal):
+    """Orders (Q, n) with only the first image of each proposal left, (Q, number of proposals)."""
+    kept = []
+    for row in order:
+        _, first = np.unique(proposal[row], return_index=True)
+        kept.append(row[np.sort(first)])
+    return np.array(kept)
+
+
 def order_by_tfidf(queries, observations, rows):
     """Images from best to worst for each query (Q, n), by TF-IDF of the query with the image's abstract.
 

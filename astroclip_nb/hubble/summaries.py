@@ -113,3 +113,18 @@ def summarise(abstract, title=""):
     objects = objects or [title.strip() or "unidentified object"]
     uses = list(dict.fromkeys(uses))[:5] or [f"study {objects[0]}"]
     return check_summary({"objects_and_phenomena": objects, "science_use_cases": uses}, "rules")
+
+
+def names_in(summaries, kinds):
+    """Share of summaries whose objects name their simulated kind, by any of its names.
+
+    A name counts as named where one of the objects contains it, or is contained in it.
+    """
+    from .simulate.kinds import all_kinds
+
+    known, named = all_kinds(), 0
+    for summary, kind in zip(summaries, kinds, strict=True):
+        objects = [item.lower().rstrip("s") for item in summary["objects_and_phenomena"]]
+        names = [name.lower() for name in known[kind].names]
+        named += any(item in name or name.rstrip("s") in item for item in objects for name in names)
+    return named / len(summaries)

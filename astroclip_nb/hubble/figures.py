@@ -1,0 +1,197 @@
+"""Figures of HubbleCLIP. Each takes ``simulated``, and then says so on its face."""
+
+import textwrap
+
+import numpy as np
+
+from ..figstyle import COLOURS, CYCLE, PAGE_WIDTH, SMALL
+from .evaluation import PERCENTS
+
+STYLES = {
+    "softmax": dict(color=CYCLE[0]),
+    "other rate": dict(color=CYCLE[5]),
+    "sigmoid": dict(color=CYCLE[1]),
+    "abstracts": dict(color=CYCLE[2]),
+    "names only": dict(color=CYCLE[3]),
+    "head": dict(color=CYCLE[4]),
+    "scratch": dict(color=CYCLE[7]),
+    "shuffled": dict(color="0.45", ls="-."),
+    "untrained": dict(color="0.7"),
+    "base": dict(color="0.7"),
+}
+
+
+def _subplots(*shape, height, **options):
+    """Subplots across the page."""
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(*shape, figsize=(PAGE_WIDTH, height), layout="constrained", **options)
+
+
+def _stamp(figure, simulated):
+    """Say on the figure that its data are simulated."""
+    if simulated:
+        figure.text(
+            0.998, 0.998, "simulated", ha="right", va="top", color="firebrick", fontsize=SMALL, style="italic"
+        )
+    return figure
+
+
+def _show(axis, image):
+    """One preview without ticks."""
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255, origin="upper", interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def gallery(images, titles, columns, simulated):
+    """Images (n, S, S) with a title each."""
+    rows = -(-len(images) // columns)
+    figure, axes = _subplots(rows, columns, height=rows * (PAGE_WIDTH / columns + 0.25), squeeze=False)
+    for axis in axes.ravel():
+        axis.axis("off")
+    for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
+        _show(axis, image)
+        axis.set_title(textwrap.fill(title, 19), fontsize=SMALL - 1, loc="center", pad=2)
+    return _stamp(figure, simulated)
+
+
+def census(proposals, simulated):
+    """Proposals and images by category, horizontal bars. proposals : dict of category -> (proposals, images)."""
+    figure, axis = _subplots(height=2.6)
+    names = list(proposals)[::-1]
+    place, counts = np.arange(len(names)), np.array([proposals[name] for name in names])
+    axis.barh(place + 0.2, counts[:, 0], 0.38, label="proposals", color=COLOURS["text"])
+    axis.barh(place - 0.2, counts[:, 1], 0.38, label="images", color=COLOURS["image"])
+    axis.set_yticks(place, names)
+    axis.set_xlabel("number")
+    axis.legend(loc="lower right")
+    return _stamp(figure, simulated)
+
+
+def accuracy_against_step(histories, chance, oracle, simulated):
+    """Top-5 % and top-10 % on validation images against training step, as in the first figure of the draft.
+
+    histories : variant -> rows with step, top_5, top_10; chance, oracle : dicts with "5 %" and "10 %"
+    (oracle may be None).
+    """
+    figure, axes = _subplots(1, 2, height=2.9, sharex=True)
+    for axis, percent in zip(axes, (5, 10), strict=True):
+        for name, history in histories.items():
+            steps, values = zip(*[(row["step"], row[f"top_{percent}"]) for row in history], strict=True)
+            axis.plot(steps, values, marker=".", ms=4, label=name, **STYLES[name])
+        axis.axhline(chance[f"{percent} %"], color="black", ls="--", lw=0.9, label="chance")
+        if oracle:
+            axis.axhline(oracle[f"{percent} %"], color="black", ls=":", lw=1.1, label="class oracle")
+        axis.set(xlabel="training step", ylabel=f"top-{percent} % retrieval accuracy", ylim=(0, 1))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return _stamp(figure, simulated)
+
+
+def accuracy_against_k(curves, oracles, simulated):
+    """Retrieval accuracy against k in percent, a panel for each set of images.
+
+    curves : panel title -> {variant: ranks (n,)}; oracles : panel title -> {"1 %": ...} or None.
+    """
+    figure, axes = _subplots(1, len(curves), height=3.1, sharey=True, squeeze=False)
+    k = np.geomspace(0.5, 100, 60)
+    for axis, (title, by_variant) in zip(axes[0], curves.items(), strict=True):
+        for name, rank in by_variant.items():
+            best = np.floor(k / 100 * len(rank))
+            axis.plot(k, (rank[:, None] <= best).mean(axis=0), label=name, **STYLES[name])
+        axis.plot(k, k / 100, color="black", ls="--", lw=0.9, label="chance")
+        if oracles.get(title):
+            values = [oracles[title][f"{p} %"] for p in PERCENTS]
+            axis.plot(PERCENTS, values, "k:", marker="o", ms=3, lw=1, label="class oracle")
+        axis.set(xscale="log", xlabel="k [% of all captions]", title=title, xticks=PERCENTS, ylim=(0, 1.02))
+        axis.set_xticklabels(PERCENTS)
+        axis.minorticks_off()
+    axes[0, 0].set_ylabel("own caption among the best k %")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return _stamp(figure, simulated)
+
+
+def cosine_distributions(pairs, simulated):
+    """Cosines of right and shuffled pairs, a panel per model. pairs : model -> (right (n,), shuffled (n,))."""
+    figure, axes = _subplots(1, len(pairs), height=2.5, squeeze=False)
+    for axis, (name, (right, shuffled)) in zip(axes[0], pairs.items(), strict=True):
+        bins = np.linspace(min(right.min(), shuffled.min()), max(right.max(), shuffled.max()), 45)
+        for values, label, colour in ((right, "right", CYCLE[0]), (shuffled, "shuffled", CYCLE[1])):
+            axis.hist(values, bins, density=True, histtype="stepfilled", alpha=0.35, color=colour)
+            axis.hist(values, bins, density=True, histtype="step", color=colour)
+            axis.axvline(values.mean(), color=colour, lw=1, ls="--", label=f"{label}: mean {values.mean():.3f}")
+        axis.set(xlabel="cosine of image and caption", title=name, yticks=[])
+        axis.legend(fontsize=SMALL)
+    axes[0, 0].set_ylabel("density")
+    return _stamp(figure, simulated)
+
+
+def image_to_text(images, ours, base, abstracts, base_name, truth, simulated):
+    """A table: image, its best five classes by the trained and by the base model, and its proposal's abstract.
+
+    images (n, S, S); ours, base : n lists of class names; truth : n lists of flags, whether each of ours holds
+    (empty lists where nothing is known): right ones are bold.
+    """
+    figure, axes = _subplots(len(images), 4, height=1.45 * len(images), width_ratios=[1.1, 1.5, 1.5, 2.6])
+    for axis, heading in zip(axes[0], ("image", "trained", base_name, "abstract"), strict=True):
+        axis.set_title(heading, loc="left", fontweight="bold")
+    for row, image in zip(axes, images, strict=True):
+        _show(row[0], image)
+        for axis in row[1:]:
+            axis.axis("off")
+    for row, best, poor, abstract, right in zip(axes, ours, base, abstracts, truth, strict=True):
+        for axis, names, flags in ((row[1], best, right), (row[2], poor, [])):
+            for i, name in enumerate(names):
+                weight = "bold" if i < len(flags) and flags[i] else "normal"
+                line = textwrap.shorten(name, 40, placeholder="…")
+                axis.text(0, 0.92 - 0.2 * i, line, fontsize=SMALL, va="top", fontweight=weight)
+        words = textwrap.fill(textwrap.shorten(abstract, 400, placeholder=" …"), 60)
+        row[3].text(0, 0.95, words, fontsize=SMALL - 1.2, va="top")
+    return _stamp(figure, simulated)
+
+
+def text_to_image(images, queries, relevant, simulated, title):
+    """Best images of each query, a row each. images : (Q, n, S, S); relevant : (Q, n) True, False, or None where
+    it is not known: right images are framed green, wrong ones not at all."""
+    n = len(images[0])
+    figure, axes = _subplots(len(queries), n, height=1.22 * len(queries) + 0.2, squeeze=False)
+    for row, found, query, flags in zip(axes, images, queries, relevant, strict=True):
+        row[0].set_ylabel(textwrap.fill(query, 14), fontsize=SMALL + 1, rotation=0, ha="right", va="center")
+        for axis, image, flag in zip(row, found, flags, strict=True):
+            _show(axis, image)
+            if flag:
+                for spine in axis.spines.values():
+                    spine.set(visible=True, color=CYCLE[2], linewidth=2)
+    figure.suptitle(title, fontsize=9)
+    return _stamp(figure, simulated)
+
+
+def bars_by_part(values, chance, oracle, simulated):
+    """Top-10 % of unseen kinds by what the caption keeps. values : model -> {part: accuracy}."""
+    figure, axis = _subplots(height=2.8)
+    parts = list(next(iter(values.values())))
+    width = 0.8 / len(values)
+    for i, (name, by_part) in enumerate(values.items()):
+        place = np.arange(len(parts)) + (i - (len(values) - 1) / 2) * width
+        bars = axis.bar(place, list(by_part.values()), width, label=name, color=STYLES[name]["color"])
+        axis.bar_label(bars, fmt="%.2f", fontsize=SMALL)
+    axis.axhline(chance, color="black", ls="--", lw=0.9, label="chance")
+    axis.axhline(oracle, color="black", ls=":", lw=1.1, label="class oracle")
+    axis.axhline((chance + oracle) / 2, color="0.6", lw=0.8, label="half the gap")
+    axis.set_xticks(np.arange(len(parts)), parts)
+    axis.set(ylabel="top-10 % accuracy, unseen kinds", ylim=(0, 1))
+    axis.legend(ncols=3, loc="upper right", fontsize=SMALL)
+    return _stamp(figure, simulated)
+
+
+def hypothesis_bars(rows, simulated):
+    """Zero-shot accuracy by category: top-1, top-5 and chance. rows : as `evaluation.hypothesis_accuracy`."""
+    figure, axis = _subplots(height=2.9)
+    place = np.arange(len(rows))[::-1]
+    for shift, key, colour in ((0.25, "top-5", CYCLE[5]), (0, "top-1", CYCLE[0]), (-0.25, "chance", "0.7")):
+        axis.barh(place + shift, [row[key] for row in rows], 0.24, label=key, color=colour)
+    axis.set_yticks(place, [f"{row['category']} ({row['images']})" for row in rows])
+    axis.set(xlabel="images whose best class or hypothesis holds", xlim=(0, 1))
+    axis.legend(loc="lower right")
+    return _stamp(figure, simulated)

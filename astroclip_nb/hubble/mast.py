@@ -1,0 +1,101 @@
+"""Preview images of HST from the MAST archive, through astroquery: polite, resumable, hashed."""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..paths import replacing
+
+MANIFEST = "manifest.json"
+
+
+def find_previews(archive, proposal_id):
+    """URIs of the preview images of a proposal: public HST products, whole images and not colour ones.
+
+    archive : ``astroquery.mast.Observations``, or what answers like it. The choice is PAPERCLIP's: products of
+    type PREVIEW whose file name has "total" and not "color".
+    """
+    found = archive.query_criteria(obs_collection="HST", proposal_id=str(proposal_id), dataRights="PUBLIC")
+    if not len(found):
+        return []
+    products = archive.get_product_list(found)
+    chosen = {
+        str(row["dataURI"])
+        for row in products
+        if row["productType"] == "PREVIEW"
+        and "total" in str(row["productFilename"])
+        and "color" not in str(row["productFilename"])
+    }
+    return sorted(chosen)
+
+
+def fetch_proposal(archive, proposal_id, folder, max_images, seed, pause):
+    """Fetch up to ``max_images`` previews of a proposal into its folder, drawn without replacement.
+
+    A manifest with URIs and SHA-256 hashes is written last, so a folder with one is complete; files that are
+    there already are not fetched again. Returns a sentence on each failure; then no manifest is written, and
+    the next call tries again what is missing.
+    """
+    folder, failures, hashes = Path(folder) / str(proposal_id), [], {}
+    if (folder / MANIFEST).exists():
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    uris = find_previews(archive, proposal_id)
+    rng = np.random.default_rng([seed, int(proposal_id)])
+    for uri in sorted(rng.choice(uris, max_images, replace=False).tolist()) if len(uris) > max_images else uris:
+        path = folder / Path(uri).name
+        if not path.exists():
+            time.sleep(pause)
+            message = _download(archive, uri, path)
+            if message:
+                failures.append(f"Proposal {proposal_id}: {uri} was not fetched ({message}); run again to retry.")
+                continue
+        hashes[path.name] = {"uri": uri, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    if not failures:
+        with replacing(folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps({"proposal_id": int(proposal_id), "files": hashes}, indent=1) + "\n")
+    return failures
+
+
+def _download(archive, uri, path):
+    """Fetch one product, whole or not at all; returns why not, or "" where it was fetched."""
+    part = path.with_name(path.name + ".part")
+    status, message, _ = archive.download_file(uri, local_path=str(part))
+    if status != "COMPLETE":
+        part.unlink(missing_ok=True)
+        return message or status
+    os.replace(part, path)
+    return ""
+
+
+def fetch_previews(proposals, folder, *, max_images=20, seed=0, pause=1.0, archive=None, progress=True):
+    """Fetch previews of proposals from MAST into ``<folder>/<proposal ID>/``, one at a time.
+
+    pause : seconds between downloads. An interrupted fetch goes on where it stopped: complete proposals are
+    skipped. Returns a sentence on each failure; none stops the others.
+    """
+    if archive is None:
+        from astroquery.mast import Observations as archive
+    failures = []
+    for proposal in tqdm(proposals, desc="MAST previews", disable=not progress):
+        try:
+            failures += fetch_proposal(archive, proposal.id, folder, max_images, seed, pause)
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors; astroquery's, ValueErrors
+            failures.append(f"Proposal {proposal.id}: MAST did not answer ({error}); run again to retry.")
+    return failures
+
+
+def verify(folder):
+    """Names of fetched files in ``<folder>/<proposal ID>/`` whose bytes are not those of their manifest."""
+    wrong = []
+    for manifest in sorted(Path(folder).glob(f"*/{MANIFEST}")):
+        for name, entry in json.loads(manifest.read_text())["files"].items():
+            path = manifest.with_name(name)
+            if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+                wrong.append(str(path))
+    return wrong

