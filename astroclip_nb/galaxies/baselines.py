@@ -48,34 +48,44 @@ def aperture_features(images):
     n, _, size, _ = images.shape
     if size < 96:
         raise InputError(f"Aperture photometry needs images of at least 96 pixels; got {size}.")
+    margin = (size - 96) // 2  # no aperture reaches further
+    images = np.asarray(images[..., margin : size - margin, margin : size - margin], np.float32)
+    radius, maps = _maps(size - 2 * margin)
+    sums = (images.reshape(n * 3, -1) @ maps).reshape(n, 3, -1).astype(np.float64)
+    flux, moments = sums[..., : len(APERTURES)], sums[:, 1, len(APERTURES) :]
+
+    area = maps[:, : len(APERTURES)].sum(0, dtype=np.float64)
+    softening = np.array(PIXEL_NOISE)[:, None] * np.sqrt(area)
+    magnitude = asinh_magnitude(flux, softening)
+    at = {aperture: magnitude[..., i] for i, aperture in enumerate(APERTURES)}
+    colours = [at[aperture][:, BANDS.index(a)] - at[aperture][:, BANDS.index(b)] for a, b, aperture in _COLOURS]
+    shapes = _shapes(moments, images[:, 1] * (radius < 3 * _WINDOW), softening[1, 1])
+    columns = [magnitude.reshape(n, -1), np.stack(colours, 1), at[1.5] - at[5.0], shapes]
+    return np.concatenate(columns, 1).astype(np.float32)
+
+
+def _maps(size):
+    """Radius (S, S) in arcsec, and the weights (S * S, apertures + 4) whose sums are fluxes and moments."""
     y, x = (np.mgrid[:size, :size] - (size - 1) / 2) * PIXEL_SCALE
     radius = np.hypot(x, y)
     discs = [np.clip((edge - radius) / PIXEL_SCALE + 0.5, 0, 1) for edge in APERTURES]
     window = np.exp(-((radius / _WINDOW) ** 2) / 2) * (radius < 3 * _WINDOW)
     maps = np.stack([*discs, window, window * x * x, window * y * y, window * x * y])
-    maps = maps.reshape(len(maps), -1).T.astype(np.float32)
-    images = np.asarray(images, np.float32)
-    sums = (images.reshape(n * 3, -1) @ maps).reshape(n, 3, -1).astype(np.float64)
+    return radius, maps.reshape(len(maps), -1).T.astype(np.float32)
 
-    area = maps[:, : len(APERTURES)].sum(0, dtype=np.float64)
-    softening = np.array(PIXEL_NOISE)[:, None] * np.sqrt(area)
-    magnitude = asinh_magnitude(sums[..., : len(APERTURES)], softening)
-    at = {radius: magnitude[..., i] for i, radius in enumerate(APERTURES)}
-    colours = [at[radius][:, BANDS.index(a)] - at[radius][:, BANDS.index(b)] for a, b, radius in _COLOURS]
 
-    total, xx, yy, xy = np.moveaxis(sums[:, 1, len(APERTURES) :], 1, 0)
-    floor = softening[1, 1]  # a source fainter than this has no shape
+def _shapes(moments, red, floor):
+    """log_size, ellipticity and asymmetry (N, 3) of moments (N, 4) and images (N, S, S).
+
+    A source fainter than ``floor`` nanomaggies has no shape.
+    """
+    total, xx, yy, xy = moments.T
     xx, yy, xy = (moment / np.maximum(total, floor) for moment in (xx, yy, xy))
     trace = np.maximum(xx + yy, PIXEL_SCALE**2)
-    red = images[:, 1] * (radius < 3 * _WINDOW)
+    ellipticity = np.clip(np.hypot(xx - yy, 2 * xy) / trace, 0, 1)
     difference = np.abs(red - red[:, ::-1, ::-1]).sum((1, 2))
-    shapes = [
-        np.log10(trace) / 2,
-        np.clip(np.hypot(xx - yy, 2 * xy) / trace, 0, 1),
-        difference / np.maximum(2 * np.abs(red).sum((1, 2)), floor),
-    ]
-    columns = [magnitude.reshape(n, -1), np.stack(colours, 1), at[1.5] - at[5.0], np.stack(shapes, 1)]
-    return np.concatenate(columns, 1).astype(np.float32)
+    asymmetry = difference / np.maximum(2 * np.abs(red).sum((1, 2)), floor)
+    return np.stack([np.log10(trace) / 2, ellipticity, asymmetry], 1)
 
 
 def photometry(pairs, size=512, progress=True):
@@ -191,8 +201,9 @@ def linear_contrastive(image_features, spectrum_features, targetid, split, catal
     """The linear contrastive baseline: `canonical_correlations` of the training split, as `Embeddings`.
 
     Each variate is weighted by its correlation, so that directions the two sides do not share do not count. A
-    constant component keeps lengths, which unit vectors would forget. Products of eight image features give
-    the images the curvature that colours need. ``options`` as for `canonical_correlations`.
+    constant component keeps lengths, which unit vectors would forget (and lifts all cosines). Products of
+    eight image features give the images the curvature that colours need. ``options`` as for
+    `canonical_correlations`.
     """
     x, y = (np.asarray(features, np.float64) for features in (image_features, spectrum_features))
     train = split == "train"

@@ -27,9 +27,7 @@ SIDES = {
     "cross-modal": ("spectrum", "image"),
 }
 
-REDSHIFT_OUTLIER = (
-    0.05  # |dz| / (1 + z): a few times the scatter of good photometric redshifts of bright galaxies
-)
+REDSHIFT_OUTLIER = 0.05  # |dz| / (1 + z): a few times the scatter of good photometric redshifts of bright galaxies
 
 
 def neighbour_weights(distance, weights="distance"):
@@ -135,9 +133,7 @@ def zero_shot(embeddings, quantities=("redshift", "log_mstar"), k=16):
         for name, (fitted, asked) in SIDES.items():
             predicted = knn_predict(getattr(train, fitted), y, getattr(test, asked)[known], k)
             score = scores(true[known], predicted, quantity)
-            table.append(
-                Prediction(quantity, name, true[known], predicted, score, int(labelled(y).sum()), missing)
-            )
+            table.append(Prediction(quantity, name, true[known], predicted, score, int(labelled(y).sum()), missing))
     return table
 
 
@@ -185,15 +181,14 @@ def few_shot(
 def mlp_predict(train_x, train_y, query_x, seed=0):
     """Regression by one hidden layer of 64 units on unit vectors (N, D); (Q,) float64.
 
-    Up to 1,000 labels it is fitted whole with strong weight decay (L-BFGS), above by Adam with early
-    stopping.
+    Strong weight decay throughout; up to 1,000 labels fitted whole (L-BFGS), above by Adam, stopped early.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
 
-    options = {"solver": "lbfgs", "alpha": 1.0, "max_iter": 300}
+    options = {"solver": "lbfgs", "alpha": 3.0, "max_iter": 200}
     if len(train_x) > 1000:
-        options = {"solver": "adam", "early_stopping": True, "n_iter_no_change": 5, "max_iter": 100}
+        options = {"solver": "adam", "alpha": 1.0, "early_stopping": True, "max_iter": 100}
     scale = np.sqrt(train_x.shape[1])  # components of unit vectors are small; about 1 suits the network
     mean, sigma = train_y.mean(), train_y.std() or 1.0
     network = MLPRegressor(hidden_layer_sizes=(64,), random_state=seed, **options)
