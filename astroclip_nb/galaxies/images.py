@@ -3,6 +3,8 @@
 Images are (N, 3, S, S) g, r, z in nanomaggies per pixel of 0.262 arcsec throughout.
 """
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,7 +29,7 @@ def rgb(images, m=0.03, q=20.0, scales=(6.0, 3.4, 2.2)):
     scaled = np.asarray(images, np.float32) * np.asarray(scales, np.float32)[:, None, None] + m
     mean = scaled.mean(-3, keepdims=True)
     mean = np.where(mean > 0, mean, 1e-6)
-    stretched = scaled * np.arcsinh(q * mean) / (np.sqrt(q) * mean)
+    stretched = scaled * np.arcsinh(q * mean) / (math.sqrt(q) * mean)
     return np.moveaxis(np.clip(stretched[..., ::-1, :, :], 0, 1), -3, -1)
 
 

@@ -1,0 +1,205 @@
+"""From pairs to embeddings: the feature cache, alignment in both modes, and what is kept on disk."""
+
+import json
+import math
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_encoders, tiny_pairs
+
+from astroclip_nb.contrast import FitConfig
+from astroclip_nb.embeddings import load_embeddings
+from astroclip_nb.errors import InputError
+from astroclip_nb.galaxies import alignment, features
+from astroclip_nb.galaxies.pairs import open_pairs, split_of
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    with open_pairs(tiny_pairs()) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def split(pairs):
+    return split_of(pairs.targetid)
+
+
+def cache(pairs, path, **options):
+    options = {"n_image_views": 2, "n_spectrum_views": 1, "progress": False} | options
+    return features.cache_features(pairs, *tiny_encoders(), path, **options)
+
+
+@pytest.fixture(scope="module")
+def cached(pairs, tmp_path_factory):
+    return cache(pairs, tmp_path_factory.mktemp("cache") / "features.h5")
+
+
+def align(cached, split, folder, epochs=4, **options):
+    heads = alignment.make_heads(512, 32, dimension=16)
+    config = FitConfig(epochs, learning_rate=1e-3)
+    history = alignment.align(heads, cached, split, config, folder, batch_size=32, progress=False, **options)
+    return heads, history
+
+
+def test_view_zero_is_the_encoders_answer_to_the_central_crop(pairs, cached):
+    crops, spectra = alignment.central_views(pairs, np.arange(10))
+    image, spectrum = tiny_encoders()
+    with torch.inference_mode():
+        np.testing.assert_allclose(cached.image[:10, 0], image(crops), rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(cached.spectrum[:10, 0], spectrum(spectra), rtol=2e-3, atol=2e-3)
+
+
+def test_views_differ_from_each_other(cached):
+    assert cached.image.shape == (80, 3, 512) and cached.spectrum.shape == (80, 2, 32)
+    for array in (cached.image, cached.spectrum):
+        assert np.abs(np.diff(array[:, :2].astype(float), axis=1)).max(-1).min() > 0
+
+
+def test_cache_is_reused_and_another_seed_is_not(pairs, tmp_path):
+    path = tmp_path / "features.h5"
+    first = np.array(cache(pairs, path).image)
+    stamp = path.stat().st_mtime_ns
+    cache(pairs, path)
+    assert path.stat().st_mtime_ns == stamp
+    other = cache(pairs, path, seed=1)
+    assert np.array_equal(other.image[:, 0], first[:, 0]) and not np.array_equal(other.image, first)
+
+
+def test_interrupted_cache_is_completed_to_the_same_bytes(pairs, cached, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "BLOCK", 32)
+    whole = cache(pairs, tmp_path / "whole.h5")
+    encode, calls = features.encode, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return encode(*arguments)
+
+    monkeypatch.setattr(features, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache(pairs, tmp_path / "cut.h5")
+    with pytest.raises(InputError, match="32 of 80 galaxies"):
+        features.open_features(tmp_path / "cut.h5")
+    again = cache(pairs, tmp_path / "cut.h5")
+    assert np.array_equal(again.image, whole.image) and np.array_equal(again.spectrum, whole.spectrum)
+
+
+def test_a_cache_that_is_no_cache_is_refused(tmp_path):
+    (tmp_path / "features.h5").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="not a feature cache"):
+        features.open_features(tmp_path / "features.h5")
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    with pytest.raises(InputError, match="not a feature cache"):
+        features.open_features(tmp_path / "empty.h5")
+
+
+def test_shuffling_keeps_every_row_once():
+    rows = np.arange(3, 50_000, 2)
+    order = features.shuffled(rows, np.random.default_rng(0))
+    assert np.array_equal(np.sort(order), rows)
+    small = features.shuffled(np.arange(1000), np.random.default_rng(0))
+    assert abs(np.corrcoef(small, np.arange(1000))[0, 1]) < 0.1
+
+
+def test_batches_pair_rows_and_draw_views(cached, split):
+    rows = np.flatnonzero(split == "train")
+    batches = list(features.CachedBatches(cached, rows, 16, seed=1)(0))
+    assert len(batches) == len(rows) // 16
+    seen = []
+    for x, y in batches:
+        for one_x, one_y in zip(x.numpy(), y.numpy(), strict=True):
+            (i, view), *_ = np.argwhere((cached.image.astype(np.float32) == one_x).all(-1))
+            assert view > 0 and i in rows
+            assert (cached.spectrum[i, 1].astype(np.float32) == one_y).all()
+            seen.append(i)
+    assert len(set(seen)) == len(seen)
+
+
+def test_batch_rule_with_few_galaxies():
+    assert features.batch_size_for(np.arange(1000), 512) == 512
+    assert features.batch_size_for(np.arange(40), 512) == 40
+    with pytest.raises(InputError, match="too few"):
+        features.batch_size_for(np.arange(1), 512)
+    batches = features.fixed_batches(np.arange(100, 170), 32)
+    assert all(len(set(batch)) == 32 for batch in batches)
+    assert set(np.concatenate(batches)) == set(range(100, 170))
+
+
+def test_alignment_beats_chance_and_its_null(cached, split, tmp_path):
+    _, history = align(cached, split, tmp_path / "right", epochs=60)
+    _, null = align(cached, split, tmp_path / "null", epochs=60, shuffle_pairs=True)
+    chance = math.log(min(32, (split == "validation").sum()))
+    best, best_null = (min(row["validation_loss"] for row in h) for h in (history, null))
+    assert best < chance - 0.3 and best_null > chance - 0.15
+
+
+def test_embeddings_are_unit_deterministic_and_complete(pairs, cached, split, tmp_path):
+    heads, _ = align(cached, split, tmp_path / "heads")
+    heads.train()
+    first, second = (alignment.embed(heads, cached, pairs, split) for _ in range(2))
+    assert first.image.tobytes() == second.image.tobytes()
+    assert first.spectrum.tobytes() == second.spectrum.tobytes()
+    np.testing.assert_allclose(np.linalg.norm(first.image, axis=1), 1, atol=1e-6)
+    first.save(tmp_path / "embeddings.h5")
+    again = load_embeddings(tmp_path / "embeddings.h5")
+    assert np.array_equal(again.image, first.image) and np.array_equal(again.split, split)
+    assert np.array_equal(again.catalogue["redshift"], pairs.catalogue["redshift"])
+
+
+def test_towers_go_to_disk_and_embed_what_comes_from_anywhere(pairs, cached, split, tmp_path):
+    heads, _ = align(cached, split, tmp_path / "heads")
+    embeddings = alignment.embed(heads, cached, pairs, split)
+    alignment.save_towers(tmp_path, *tiny_encoders(), heads, seed=0)
+    image, spectrum, again = alignment.load_towers(tmp_path)
+    rows = np.arange(6)
+    flux, ivar = pairs.read("spectrum", rows), pairs.read("ivar", rows)
+    np.testing.assert_allclose(
+        alignment.embed_spectra(spectrum, again, flux, ivar), embeddings.spectrum[:6], atol=1e-4
+    )
+    np.testing.assert_allclose(
+        alignment.embed_images(image, again, pairs.read("image", rows)), embeddings.image[:6], atol=1e-4
+    )
+    assert json.loads((tmp_path / "image_encoder.json").read_text())["seed"] == 0
+
+
+def test_missing_towers_name_the_notebook(tmp_path):
+    with pytest.raises(InputError, match="notebook 04"):
+        alignment.load_towers(tmp_path)
+
+
+@pytest.mark.parametrize("finetune", [False, True])
+def test_fresh_views_train_heads_and_encoders_only_where_asked(pairs, split, tmp_path, finetune):
+    encoders = tiny_encoders()
+    before = [{name: value.clone() for name, value in encoder.named_parameters()} for encoder in encoders]
+    heads = alignment.make_heads(512, 32, dimension=16)
+    start = heads.tower_a[0].weight.clone()
+    towers = alignment.whole_towers(*encoders, heads, finetune=finetune)
+    config = FitConfig(2, learning_rate=1e-3)
+    history = alignment.align_fresh(towers, pairs, split, config, tmp_path, batch_size=16, progress=False)
+    assert len(history) == 2 and np.isfinite(history[-1]["validation_loss"])
+    assert not torch.equal(heads.tower_a[0].weight.cpu(), start)
+    for encoder, old in zip(encoders, before, strict=True):
+        changed = any(not torch.equal(value.cpu(), old[name]) for name, value in encoder.named_parameters())
+        assert changed == finetune
+
+
+def test_fresh_and_cached_views_agree_in_validation_loss(pairs, split, tmp_path):
+    """The same frozen encoders and heads: the cache changes the speed, not the result."""
+    encoders, losses = tiny_encoders(), []
+    config = FitConfig(25, learning_rate=1e-3)
+    cached = features.cache_features(
+        pairs, *encoders, tmp_path / "f.h5", n_image_views=6, n_spectrum_views=6, progress=False
+    )
+    heads = alignment.make_heads(512, 32, dimension=16)
+    history = alignment.align(heads, cached, split, config, tmp_path / "a", batch_size=32, progress=False)
+    losses.append(min(row["validation_loss"] for row in history))
+    heads = alignment.make_heads(512, 32, dimension=16)
+    towers = alignment.whole_towers(*encoders, heads, finetune=False)
+    history = alignment.align_fresh(towers, pairs, split, config, tmp_path / "b", batch_size=32, progress=False)
+    losses.append(min(row["validation_loss"] for row in history))
+    assert losses[0] == pytest.approx(losses[1], abs=0.25)

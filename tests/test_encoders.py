@@ -1,0 +1,191 @@
+"""Encoders, and checkpoints in the exact layouts of the published ones."""
+
+import argparse
+import pickle
+
+import pytest
+import torch
+from tiny import tiny_encoders
+from torch import nn
+
+from astroclip_nb import contrast
+from astroclip_nb.errors import InputError
+from astroclip_nb.galaxies import checkpoints, encoders
+
+
+@pytest.fixture(scope="module")
+def crops():
+    return torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0)) * 0.1
+
+
+def test_published_image_tower_has_the_reports_head():
+    """2048-2048-128: the 4,458,624 parameters that train when the ResNet-50 is frozen."""
+    head = contrast.mlp([2048, 2048, 128])
+    assert sum(p.numel() for p in head.parameters()) == 4_458_624
+
+
+def test_published_spectrum_tower_ends_in_512_by_142():
+    net = encoders.SpectrumEncoder(**encoders.PUBLISHED_SPECTRUM).net
+    values, attention = net._downsample(torch.randn(1, 7781))
+    assert values.shape == attention.shape == (1, 256, 142)
+
+
+def test_features_are_spenders_attended_values():
+    """Against the package's own forward pass, whose MLP is replaced by the identity."""
+    encoder = encoders.SpectrumEncoder((8, 8, 32)).eval()
+    x = torch.randn(3, 7781)
+    assert torch.allclose(encoder(x), encoder.net(x), atol=1e-6)
+
+
+def test_attended_wavelength_follows_a_line():
+    """A channel that attends to a bump reads its place: features move as the bump moves, values do not."""
+    encoder = encoders.SpectrumEncoder((4, 4, 8), attended_wavelengths=True).eval()
+
+    class Bumps(nn.Module):
+        def _downsample(self, x):
+            return torch.ones(len(x), 1, x.shape[1]), x[:, None]
+
+    encoder.net = Bumps()
+    places = torch.tensor([1000, 4000, 7000])
+    spectra = -0.5 * ((torch.arange(7781) - places[:, None]) / 20.0).square()
+    out = encoder(spectra)
+    expected = -2 + 4 * places / 7780
+    assert torch.allclose(out[:, 0], torch.ones(3), atol=1e-5)
+    assert torch.allclose(out[:, 1], expected, atol=1e-3)
+
+
+def test_image_features_have_the_networks_width(crops):
+    for architecture, width in (("resnet10", 512), ("resnet18", 512)):
+        encoder = encoders.ImageEncoder(architecture, binning=2).eval()
+        assert encoder(crops).shape == (2, width) == (2, encoder.n_features)
+
+
+def test_unknown_architecture_is_refused():
+    with pytest.raises(InputError, match="resnet11.*resnet50"):
+        encoders.ImageEncoder("resnet11")
+
+
+def test_frozen_encoders_stay_frozen(crops):
+    frozen = encoders.Frozen(tiny_encoders()[0])
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    frozen.train()
+    out = frozen(crops)
+    assert not out.requires_grad and not frozen.encoder.training
+    assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
+
+
+def moco_checkpoint(path, **changes):
+    """A Lightning checkpoint as ssl-legacysurvey writes it: encoder_q, encoder_k, queue, hyper-parameters."""
+    torch.manual_seed(0)
+    net = encoders.build_resnet("resnet50")
+    net.fc = contrast.mlp([2048, 2048, 128])
+    state = {f"encoder_{side}.{name}": value for side in "qk" for name, value in net.state_dict().items()}
+    state |= {"queue": torch.randn(128, 16), "queue_ptr": torch.zeros(1, dtype=torch.long)}
+    content = {"epoch": 3, "state_dict": state, "hyper_parameters": argparse.Namespace(emb_dim=128)}
+    torch.save(content | changes, path)
+    return net
+
+
+def test_moco_checkpoint_gives_encoder_and_head(tmp_path, crops):
+    net = moco_checkpoint(tmp_path / "resnet50.ckpt").eval()
+    encoder, head = checkpoints.load_moco(tmp_path / "resnet50.ckpt")
+    pictures = encoders.images.rgb_tensor(crops)
+    net_features = nn.Sequential(*list(net.children())[:-1], nn.Flatten())
+    assert torch.allclose(encoder.eval()(crops), net_features(pictures), atol=1e-5)
+    assert set(head) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_moco_checkpoint_with_wrong_keys_names_them(tmp_path):
+    path = tmp_path / "resnet50.ckpt"
+    moco_checkpoint(path)
+    content = checkpoints.read_checkpoint(path)
+    content["state_dict"]["encoder_q.layer9.weight"] = content["state_dict"].pop("encoder_q.conv1.weight")
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"1 missing \(conv1.weight\); 1 unexpected \(layer9.weight\)"):
+        checkpoints.load_moco(path)
+
+
+def test_checkpoint_of_something_else_is_refused(tmp_path):
+    torch.save({"state_dict": {"weight": torch.zeros(2)}}, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="encoder_q"):
+        checkpoints.load_moco(tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="encoder.conv"):
+        checkpoints.load_spender(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_spender_checkpoint(tmp_path, as_list):
+    import spender
+
+    whole = spender.SpectrumEncoder(None, 6)
+    state = {f"encoder.{name}": value for name, value in whole.state_dict().items()}
+    state |= {"decoder.mlp.0.weight": torch.zeros(3, 3), "encoder.instrument.wave_obs": torch.zeros(5)}
+    torch.save({"model": [state, {}] if as_list else state, "losses": [1.0]}, tmp_path / "spender.pt")
+    encoder = checkpoints.load_spender(tmp_path / "spender.pt").eval()
+    whole.mlp = nn.Identity()
+    x = torch.randn(2, 7781)
+    assert torch.allclose(encoder(x), whole.eval()(x), atol=1e-6)
+
+
+def test_the_hash_in_a_published_name_is_checked(tmp_path):
+    path = tmp_path / "spender.desi-edr.galaxyae-b9bc8d12.pt"
+    torch.save({"model": {}}, path)
+    with pytest.raises(InputError, match="expected b9bc8d12.*download it again"):
+        checkpoints.load_spender(path)
+
+
+def test_wrong_hash_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "file.pt").write_bytes(b"anything")
+    with pytest.raises(InputError, match="SHA-256 begins"):
+        checkpoints.read_checkpoint(tmp_path / "file.pt", sha256="0123abcd")
+
+
+class Malicious:
+    """Runs code where it is unpickled without care."""
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_malicious_pickle_does_not_run(tmp_path, protocol):
+    bomb = Malicious()
+    bomb.path = str(tmp_path / "ran")
+    torch.save({"model": bomb}, tmp_path / "zip.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"model": bomb}, protocol=protocol))
+    for name in ("zip.pt", "plain.pt"):
+        with pytest.raises(InputError, match="not opened|not a torch checkpoint"):
+            checkpoints.load_spender(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all"])
+def test_garbage_is_no_checkpoint(tmp_path, content):
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(InputError, match="file.pt"):
+        checkpoints.read_checkpoint(tmp_path / "file.pt")
+
+
+def test_missing_checkpoint_names_the_path(tmp_path):
+    with pytest.raises(InputError, match="nowhere.pt does not exist"):
+        checkpoints.read_checkpoint(tmp_path / "nowhere.pt")
+
+
+def test_own_encoders_go_to_disk_and_back(tmp_path, crops):
+    image, spectrum = tiny_encoders()
+    checkpoints.save_encoder(image, tmp_path / "image.pt", made_by="test")
+    again = checkpoints.load_encoder(tmp_path / "image.pt")
+    assert torch.equal(again(crops), image(crops))
+    assert checkpoints.fingerprint_of(again) == checkpoints.fingerprint_of(image)
+    checkpoints.save_encoder(spectrum, tmp_path / "half.pt", half=True)
+    x = torch.randn(2, 7781)
+    difference = checkpoints.load_encoder(tmp_path / "half.pt")(x) - spectrum(x)
+    assert 0 < difference.abs().max() < 5e-3
+
+
+def test_an_encoder_that_was_changed_on_disk_is_refused(tmp_path):
+    path = tmp_path / "image.pt"
+    checkpoints.save_encoder(tiny_encoders()[0], path)
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(InputError, match="SHA-256"):
+        checkpoints.load_encoder(path)

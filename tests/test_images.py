@@ -1,0 +1,118 @@
+"""Crops, colours and augmentations against other ways of computing them."""
+
+import numpy as np
+import pytest
+import torch
+
+from astroclip_nb.galaxies import images
+from astroclip_nb.torchvision_cpu import import_torchvision
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth_images(n=4, size=152, seed=0):
+    """Sums of off-centre Gaussians, so that orientation matters and interpolation errs little."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((size, size)) - (size - 1) / 2
+    blobs = np.zeros((n, 3, size, size), np.float32)
+    for image in blobs:
+        for band in image:
+            for _ in range(4):
+                x0, y0, s = *rng.uniform(-25, 25, 2), rng.uniform(4, 9)
+                band += np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / (2 * s**2))
+    return torch.from_numpy(blobs)
+
+
+def plain(n):
+    return {"angle": torch.zeros(n), "flip": torch.ones(n), "scale": torch.ones(n), "shift": torch.zeros(n, 2)}
+
+
+@pytest.mark.parametrize("size", [152, 151, 137])
+def test_resampling_by_nothing_is_the_central_crop(size):
+    x = smooth_images(size=size)
+    assert torch.allclose(images.resample(x, **plain(4)), images.central_crop(x), atol=1e-5)
+
+
+def test_resampling_equals_rotating_then_cropping():
+    """Against torchvision, which rotates counter-clockwise about the centre."""
+    functional = import_torchvision().transforms.functional
+    x = smooth_images()
+    degrees = torch.tensor([17.0, -63.0, 90.0, 200.0])
+    ours = images.resample(x, **plain(4) | {"angle": torch.deg2rad(degrees)})
+    bilinear = functional.InterpolationMode.BILINEAR
+    theirs = torch.stack([functional.rotate(i, float(d), bilinear) for i, d in zip(x, degrees, strict=True)])
+    assert (ours - images.central_crop(theirs)).abs().max() < 2e-4
+
+
+def test_flip_mirrors_x_and_scale_enlarges():
+    x = smooth_images()
+    flipped = images.resample(x, **plain(4) | {"flip": -torch.ones(4)})
+    assert torch.allclose(flipped, images.central_crop(x).flip(-1), atol=1e-5)
+    larger = images.resample(x, **plain(4) | {"scale": torch.full((4,), 1.1)})
+    assert larger.sum() > 1.1 * images.central_crop(x).sum()
+
+
+def test_shift_moves_by_whole_pixels():
+    x = smooth_images()
+    moved = images.resample(x, **plain(4) | {"shift": torch.tensor([[3.0, -5.0]] * 4)})
+    assert torch.allclose(moved, x[..., 28 - 5 : 124 - 5, 28 + 3 : 124 + 3], atol=1e-4)
+
+
+def test_every_image_has_its_own_angle_and_flip():
+    """The earlier code drew one angle and one flip for a whole batch."""
+    x = smooth_images(1).expand(16, 3, 152, 152)
+    views = images.random_views(x, generator())
+    distance = torch.cdist(views.flatten(1), views.flatten(1))
+    assert (distance + 1e3 * torch.eye(16)).min() > 0.3
+
+
+def test_augmentations_repeat_with_their_seed():
+    x = smooth_images()
+    first, again = (images.survey_views(x, generator(4)) for _ in range(2))
+    assert torch.equal(first, again) and not torch.equal(first, images.survey_views(x, generator(5)))
+
+
+def test_reddening_is_the_surveys():
+    """The ratio of bands gives E(B-V) back, the same from any pair of them."""
+    x = torch.ones(2000, 3, 2, 2)
+    magnitudes = -2.5 * torch.log10(images.redden(x, generator())[:, :, 0, 0])
+    ebv = magnitudes / (2.5 * torch.tensor(images.EXTINCTION))
+    assert torch.allclose(ebv[:, 0], ebv[:, 2], atol=1e-5)
+    assert abs(ebv[:, 0].median()) < 0.003 and 0.02 < ebv[:, 0].std() < 0.07
+
+
+def test_blur_keeps_flux_and_only_widens():
+    point = torch.zeros(64, 3, 65, 65)
+    point[:, :, 32, 32] = 1
+    out = images.blur(point, generator())
+    assert torch.allclose(out.sum((2, 3)), torch.ones(64, 3), atol=1e-4)
+    assert (out.amax((2, 3)) <= 1).all() and 0.3 < (out.amax((2, 3)) > 0.99).float().mean() < 0.7
+
+
+def test_noise_has_the_published_scatter():
+    from scipy.stats import lognorm
+
+    out = images.add_noise(torch.zeros(400, 3, 16, 16), generator())
+    rng = np.random.default_rng(0)
+    for band, (shape, location, scale) in enumerate(images.NOISE):
+        now, then = lognorm.rvs(shape, location, scale, (2, 100_000), random_state=rng)
+        expected = np.sqrt(np.clip(then**2 - now**2, 0, None).mean())
+        assert out[:, band].std().item() == pytest.approx(expected, rel=0.15)
+
+
+def test_rgb_puts_z_in_red_and_stays_in_range():
+    x = np.zeros((2, 3, 8, 8), np.float32)
+    x[0, 2], x[1, 0] = 1.0, 1.0
+    pictures = images.rgb(x)
+    assert pictures.shape == (2, 8, 8, 3) and pictures.min() >= 0 and pictures.max() <= 1
+    assert pictures[0, 0, 0].argmax() == 0 and pictures[1, 0, 0].argmax() == 2
+
+
+def test_rgb_by_hand():
+    """Scaled g, r, z are 0.06, 0.034, 0.022, plus m = 0.03 each, times asinh(20 I) / (sqrt(20) I) of their mean."""
+    picture = images.rgb(np.full((3, 1, 1), 0.01, np.float32))[0, 0]
+    mean = (0.06 + 0.034 + 0.022) / 3 + 0.03
+    expected = np.array([0.052, 0.064, 0.09]) * np.arcsinh(20 * mean) / (np.sqrt(20) * mean)
+    assert picture == pytest.approx(expected, rel=1e-4)

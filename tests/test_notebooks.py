@@ -1,0 +1,92 @@
+"""Every notebook on the smoke profile, in order, from an empty folder; and what notebooks in git must be."""
+
+import json
+import re
+
+import nbformat
+import pytest
+
+from astroclip_nb.paths import NOTEBOOKS, REPORT_NOTEBOOK, RunFolder
+from astroclip_nb.report import read_metrics, write_report
+from astroclip_nb.run import execute, ordered_notebooks, run_notebooks
+
+ALL = [*ordered_notebooks().values(), REPORT_NOTEBOOK]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    return run_notebooks("smoke", run=tmp_path_factory.mktemp("smoke"), progress=False, tell=lambda line: None)
+
+
+def test_smoke_run_leaves_every_named_file(smoke):
+    for path in (smoke.pairs, smoke.features, smoke.embeddings, smoke.metrics, smoke.weights / "heads.pt"):
+        assert path.stat().st_size > 0, path
+    assert set(read_metrics(smoke)) == {"provenance", *(path.stem for path in ordered_notebooks().values())}
+
+
+@pytest.mark.parametrize("number", [1, *range(3, 15)])
+def test_every_figure_of_the_report_is_there(smoke, number):
+    """Figure 2 apart, which has no data in it either: each as PDF and PNG."""
+    for suffix in ("pdf", "png"):
+        assert len(list(smoke.figures.glob(f"fig{number:02d}_*.{suffix}"))) == 1
+
+
+def test_report_is_one_file_with_its_figures_inside(smoke):
+    html = write_report(smoke, progress=False).read_text()
+    assert html.count("data:image/png;base64") >= 15
+    assert not re.search(r'<img[^>]+src="(?!data:)', html)
+    assert "Traceback" not in html
+    r2 = read_metrics(smoke)["06_properties"]["metrics"]["zero_shot"]["redshift"]["spectrum"]["r2"]
+    assert f"{r2:.2f}" in html
+
+
+def test_a_notebook_runs_alone_and_gives_the_same_numbers(smoke):
+    before = json.dumps(read_metrics(smoke)["06_properties"])
+    execute(ordered_notebooks()["06"], smoke, {"few_shot_seeds": 1}, progress=False)
+    assert json.dumps(read_metrics(smoke)["06_properties"]) == before
+
+
+def test_missing_input_names_the_notebook_that_makes_it(tmp_path):
+    with pytest.raises(Exception, match="run notebook 04"):
+        execute(ordered_notebooks()["05"], _with_pairs_only(tmp_path), {}, progress=False)
+    with pytest.raises(Exception, match="run notebook 01"):
+        execute(ordered_notebooks()["04"], RunFolder(tmp_path / "empty"), {}, progress=False)
+
+
+def _with_pairs_only(folder):
+    from tiny import tiny_pairs
+
+    run = RunFolder(folder / "run")
+    run.pairs.symlink_to(tiny_pairs())
+    return run
+
+
+def test_real_spectra_go_through_the_towers(smoke, shared_data):
+    spectra = [shared_data / "desihigh-bgs-spectra.fits", shared_data / "coadd-4-80613-thru20210324.fits"]
+    tables = [shared_data / "desihigh-bgs-zbest.fits", shared_data / "redrock-4-80613-thru20210324.fits"]
+    parameters = {"spectra": [str(path) for path in spectra], "redshifts": [str(path) for path in tables]}
+    execute(ordered_notebooks()["08"], smoke, parameters, progress=False)
+    found = read_metrics(smoke)["08_real_galaxies"]["metrics"]
+    assert found["n"] == 6
+    assert found["galaxies"]["39633345008634465"]["catalogue"] == pytest.approx(0.36874, abs=1e-4)
+    assert (smoke.figures / "real_galaxies.png").exists()
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_notebooks_are_stripped_thin_and_portable(path):
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert "parameters" in code[0].metadata.get("tags", []), "the parameters come first"
+    for line in code[0].source.splitlines():
+        assert re.match(r"\w+: \w+(\[\w+\])? = .+  # .+", line), f"typed and commented: {line}"
+    for cell in code:
+        assert not re.search(r"^\s*[!%]|sys\.path|/(root|home|work|tmp)/", cell.source, re.M)
+        for function in re.findall(r"^def .*?(?=^\S|\Z)", cell.source, re.M | re.S):
+            assert function.count("\n") <= 9
+
+
+def test_notebooks_are_numbered_without_gaps():
+    numbers = [int(path.name[:2]) for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+    assert numbers == list(range(1, len(numbers) + 1))

@@ -1,0 +1,96 @@
+"""MoCo and the autoencoder: they learn, their parts do what the papers say."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import tiny_encoders, tiny_pairs
+
+from astroclip_nb.contrast import FitConfig
+from astroclip_nb.galaxies import pretrain
+from astroclip_nb.galaxies.pairs import WAVELENGTH, open_pairs
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    with open_pairs(tiny_pairs()) as opened:
+        yield opened
+
+
+def moco(queue=64):
+    torch.manual_seed(0)
+    return pretrain.MoCo(tiny_encoders()[0], dimension=16, queue=queue)
+
+
+def test_moco_loss_is_cross_entropy_against_the_queue():
+    model = moco().eval()
+    q, k = (F.normalize(torch.randn(8, 16), dim=1) for _ in range(2))
+    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ model.queue.T], 1) / pretrain.TEMPERATURE
+    by_hand = -(logits[:, 0] - logits.logsumexp(1)).mean()
+    assert model.loss(q, k).item() == pytest.approx(by_hand.item(), rel=1e-6)
+
+
+def test_keys_join_the_queue_in_turn_and_wrap_around():
+    model = moco(queue=10)
+    keys = [F.normalize(torch.randn(4, 16), dim=1) for _ in range(3)]
+    for k in keys:
+        model.train().loss(F.normalize(torch.randn(4, 16), dim=1), k)
+    assert torch.equal(model.queue[4:8], keys[1])
+    assert torch.equal(model.queue[[8, 9, 0, 1]], keys[2]) and torch.equal(model.queue[2:4], keys[0][2:])
+
+
+def test_key_encoder_follows_by_momentum_and_gets_no_gradient():
+    model = moco().train()
+    query, key = model.fc_q[0].weight, model.fc_k[0].weight
+    with torch.no_grad():
+        query += 1
+    before = key.clone()
+    views = torch.rand(4, 3, 96, 96)
+    model.loss(*model(views, views)).backward()
+    assert torch.allclose(key, before + (1 - pretrain.MOMENTUM), atol=1e-6)
+    assert query.grad is not None and key.grad is None
+
+
+def test_moco_learns_to_recognise(pairs, tmp_path):
+    rows = np.arange(64)
+    batches = pretrain.moco_batches(pairs, rows, 32)
+    config = FitConfig(4, learning_rate=3e-3, optimizer="adamw")
+    model = moco()
+    history = pretrain.pretrain(model, batches, batches(99), config, tmp_path, progress=False)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_autoencoder_loss_is_half_for_noise_alone():
+    model = pretrain.SpectrumAutoencoder(tiny_encoders()[1])
+    noise = torch.randn(200, 1945)
+    assert model.loss(torch.zeros_like(noise), noise).item() == pytest.approx(0.5, rel=0.02)
+
+
+def test_autoencoder_inputs_keep_the_chi_squared():
+    """Weights are in units of the normalised spectrum: weight x flux^2 is (flux - mean)^2 x ivar."""
+    flux, ivar = 3 + 2 * torch.randn(4, 7781), torch.full((4, 7781), 0.25)
+    x, y = pretrain.autoencoder_inputs(flux, ivar, torch.full((4,), 0.2))
+    chi2 = (flux - flux.mean(1, keepdim=True)).square() * ivar
+    assert torch.allclose(x.square() * y[:, :-1], chi2, rtol=1e-3, atol=1e-4)
+    assert (y[:, -1] == 0.2).all()
+
+
+def test_decoder_shifts_lines_by_the_redshift():
+    model = pretrain.SpectrumAutoencoder(tiny_encoders()[1]).eval()
+    rest = model.decoder.wave_rest
+    line = torch.exp(-0.5 * ((rest - 5008.24) / 10) ** 2)
+    for z in (0.0, 0.15, 0.4):
+        drawn = model.decoder.transform(line[None], model.instrument, torch.tensor([z]))[0]
+        peak = model.instrument.wave_obs[drawn.argmax()].item()
+        assert peak == pytest.approx(5008.24 * (1 + z), abs=5)
+
+
+def test_autoencoder_learns_and_draws_in_physical_units(pairs, tmp_path):
+    rows = np.arange(64)
+    batches = pretrain.autoencoder_batches(pairs, rows, 32)
+    model = pretrain.SpectrumAutoencoder(tiny_encoders()[1])
+    config = FitConfig(6, learning_rate=3e-3, optimizer="adamw")
+    history = pretrain.pretrain(model, batches, [next(batches(9))], config, tmp_path, progress=False)
+    assert history[-1]["validation_loss"] < history[0]["validation_loss"]
+    drawn = pretrain.reconstructions(model, pairs, rows[:3])
+    assert drawn.shape == (3, len(WAVELENGTH)) and 0.5 < np.median(drawn) < 2.5

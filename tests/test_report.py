@@ -1,0 +1,102 @@
+"""metrics.json, figures and tables."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from astroclip_nb import report, tables
+from astroclip_nb.embeddings import Embeddings, load_embeddings
+from astroclip_nb.errors import InputError
+from astroclip_nb.paths import RunFolder, replacing
+
+
+def test_metrics_are_kept_by_notebook_and_replaced(tmp_path):
+    report.record(tmp_path, "05", {"a": np.float32(0.5), "b": np.arange(3), "c": float("nan")}, {"k": 4})
+    report.record(tmp_path, "06", {"a": 1})
+    report.record(tmp_path, "06", {"a": 2})
+    found = report.read_metrics(RunFolder(tmp_path))
+    assert found["05"] == {"metrics": {"a": 0.5, "b": [0, 1, 2], "c": None}, "parameters": {"k": 4}}
+    assert found["06"]["metrics"] == {"a": 2}
+    assert found["provenance"]["numpy"] == np.__version__ and found["provenance"]["commit"]
+    json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_missing_metrics_say_what_to_run(tmp_path):
+    with pytest.raises(InputError, match="run the notebooks first"):
+        report.read_metrics(tmp_path)
+
+
+def test_figures_are_saved_twice_and_to_the_same_bytes(tmp_path):
+    figure, axis = plt.subplots()
+    axis.plot([0, 1])
+    for folder in ("a", "b"):
+        report.save_figure(figure, tmp_path / folder, "line")
+    plt.close(figure)
+    for suffix in ("pdf", "png"):
+        one, two = ((tmp_path / side / "figures" / f"line.{suffix}").read_bytes() for side in "ab")
+        assert one == two and len(one) > 1000
+
+
+def test_replacing_leaves_nothing_half_written(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("ha")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def score(r2):
+    return {"r2": r2, "r2_error": 0.01, "bias": 0.0, "nmad": 0.02, "outlier_fraction": 0.1, "n": 5}
+
+
+def test_table_one_prints_published_and_own_numbers():
+    quantity = {"image": score(0.7), "spectrum": score(0.9), "cross-modal": score(0.6)}
+    table = tables.property_table(
+        {
+            "zero_shot": {"redshift": quantity},
+            "published": {"redshift/image": {"original": 0.71, "reproduction": 0.65}},
+        }
+    )
+    rows = table.splitlines()
+    assert (
+        len(rows) == 5
+        and "| redshift | image | 0.71 | 0.65 | **0.70 ± 0.01** | +0.000 | 0.020 | 10.0% |" == rows[2]
+    )
+
+
+def some_embeddings(n=5):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(2, n, 8)).astype(np.float32)
+    image, spectrum = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
+    catalogue = {"redshift": rng.uniform(size=n), "galaxy_type": np.array([b"a"] * n)}
+    return Embeddings(image, spectrum, np.arange(n), np.array(["train", "test"] * n)[:n], catalogue)
+
+
+def test_embeddings_go_to_parquet(tmp_path):
+    import pyarrow.parquet
+
+    embeddings = some_embeddings()
+    embeddings.to_parquet(tmp_path / "e.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "e.parquet")
+    np.testing.assert_array_equal(np.stack(table["image"].to_pylist()).astype(np.float32), embeddings.image)
+    assert table["split"].to_pylist() == embeddings.split.tolist()
+    assert table["galaxy_type"].to_pylist() == ["a"] * 5
+
+
+def test_joint_embedding_is_the_unit_mean_and_select_takes_a_split():
+    embeddings = some_embeddings()
+    mean = (embeddings.image + embeddings.spectrum) / 2
+    np.testing.assert_allclose(embeddings.joint, mean / np.linalg.norm(mean, axis=1)[:, None], atol=1e-6)
+    assert len(embeddings.select("train")) == 3 and len(embeddings.select("test").catalogue["redshift"]) == 2
+
+
+@pytest.mark.parametrize("content, told", [(None, "run notebook 04"), (b"text", "cannot be read")])
+def test_bad_embeddings_files_say_so(tmp_path, content, told):
+    path = tmp_path / "embeddings.h5"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        load_embeddings(path)

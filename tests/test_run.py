@@ -1,0 +1,79 @@
+"""The runner: profiles, parameters, failures that are named, and the command line."""
+
+import nbformat
+import pytest
+
+from astroclip_nb import run as runner
+from astroclip_nb.errors import InputError
+from astroclip_nb.paths import PROFILES, RunFolder
+
+
+def notebook(path, source, parameters="x: int = 1  # a number\nrun: str = 'here'  # folder"):
+    cells = [
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(source),
+    ]
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}
+        ),
+        path,
+    )
+    return path
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in PROFILES.glob("*.yaml")))
+def test_every_profile_names_only_known_parameters(profile, tmp_path):
+    values = runner.parameters_for(
+        runner.load_profile(profile), {}, RunFolder(tmp_path), runner.ordered_notebooks()
+    )
+    assert all("run" in parameters for parameters in values.values())
+
+
+def test_command_line_overrides_the_profile(tmp_path):
+    values = runner.parameters_for(
+        runner.load_profile("smoke"), {"n_galaxies": 5}, RunFolder(tmp_path), runner.ordered_notebooks()
+    )
+    assert values["01"]["n_galaxies"] == 5 and "n_galaxies" not in values["05"]
+
+
+def test_unknown_parameter_is_an_error(tmp_path, capsys):
+    """papermill itself would only warn."""
+    assert runner.main(["--profile", "smoke", "--run", str(tmp_path), "-p", "n_galxies=5"]) == 1
+    assert "no notebook has a parameter n_galxies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--profile", "smok"], "no profile 'smok'; choose one of"),
+        (["--profile", "smoke", "--only", "99"], "no notebook 99"),
+        (["--profile", "smoke", "-p", "x"], "expected name=value"),
+    ],
+)
+def test_bad_command_lines_are_told_in_a_sentence(tmp_path, capsys, arguments, told):
+    assert runner.main([*arguments, "--run", str(tmp_path)]) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_overrides_are_read_as_yaml():
+    assert runner.parse_override("a=3") == ("a", 3)
+    assert runner.parse_override("a=true") == ("a", True)
+    assert runner.parse_override("a=[x.fits, y.fits]") == ("a", ["x.fits", "y.fits"])
+    assert runner.parse_override("a=b=c") == ("a", "b=c")
+
+
+def test_failed_notebook_keeps_its_copy_and_is_named(tmp_path):
+    source = notebook(tmp_path / "07_fails.ipynb", "print('before')\n1 / 0")
+    with pytest.raises(InputError, match="07_fails.ipynb failed: ZeroDivisionError") as caught:
+        runner.execute(source, RunFolder(tmp_path / "run"), {}, progress=False)
+    copy = tmp_path / "run" / "notebooks" / "07_fails.ipynb"
+    assert copy.exists() and str(copy) in str(caught.value) and "before" in copy.read_text()
+
+
+def test_parameters_reach_the_notebook(tmp_path):
+    source = notebook(tmp_path / "01_ok.ipynb", "open(run + '/answer', 'w').write(str(x + 1))")
+    run = RunFolder(tmp_path / "run")
+    runner.execute(source, run, {"x": 41}, progress=False)
+    assert (run.path / "answer").read_text() == "42"
+    assert runner.known_parameters(source) == {"x", "run"}

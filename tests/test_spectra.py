@@ -1,0 +1,70 @@
+"""Normalisation and degradation of spectra."""
+
+import numpy as np
+import torch
+
+from astroclip_nb.galaxies import spectra
+
+
+def noisy(n=50, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    return 5 + torch.randn(n, 7781, generator=rng), torch.ones(n, 7781)
+
+
+def test_z_score_is_scikit_learns_on_valid_bins():
+    from sklearn.preprocessing import StandardScaler
+
+    flux, ivar = noisy(3)
+    ivar[:, 1000:3000] = 0
+    flux[:, 1000:3000] = 1e6
+    ours = spectra.normalise(flux, ivar)
+    kept = np.r_[0:1000, 3000:7781]
+    theirs = StandardScaler().fit_transform(flux[:, kept].double().numpy().T).T
+    np.testing.assert_allclose(ours[:, kept], theirs, atol=2e-4)
+    assert (ours[:, 1000:3000] == 0).all()
+
+
+def test_not_finite_bins_count_as_masked():
+    flux, _ = noisy(2)
+    clean = spectra.normalise(flux, torch.ones_like(flux).index_fill(1, torch.tensor([5, 6]), 0))
+    flux[:, 5], flux[:, 6] = torch.nan, torch.inf
+    assert torch.equal(spectra.normalise(flux), clean)
+
+
+def test_scale_and_offset_do_not_matter():
+    flux, ivar = noisy(2)
+    assert torch.allclose(spectra.normalise(flux, ivar), spectra.normalise(100 * flux - 3, ivar), atol=1e-3)
+
+
+def test_a_cosmic_ray_is_clipped_and_an_empty_spectrum_is_zero():
+    flux, ivar = noisy(2)
+    flux[0, 100] = 1e4
+    out = spectra.normalise(flux, ivar * torch.tensor([[1.0], [0.0]]))
+    assert out[0].max() == spectra.CLIP and (out[1] == 0).all()
+
+
+def test_degraded_noise_matches_its_ivar():
+    """Flat spectra: the scatter between neighbours, where no calibration error shows, is what ivar says."""
+    flux, ivar = torch.full((300, 7781), 1000.0), torch.full((300, 7781), 1.0)
+    out, out_ivar = spectra.degrade(flux + torch.randn(flux.shape), ivar, torch.Generator().manual_seed(1))
+    step = (out[:, 1:] - out[:, :-1])[:, 500:2000]
+    seen = (out_ivar[:, 500:2001] > 0).all(1)
+    sigma = step[seen].std(1) / np.sqrt(2)
+    claimed = out_ivar[seen, 600].rsqrt()
+    assert torch.corrcoef(torch.stack([sigma, claimed]))[0, 1] > 0.9
+    assert (sigma / claimed).median().item() == np.float32(1).item() or 0.85 < (sigma / claimed).median() < 1.15
+
+
+def test_degrading_masks_ranges_and_sometimes_an_arm():
+    flux, ivar = noisy(400)
+    _, out = spectra.degrade(flux, ivar, torch.Generator().manual_seed(2))
+    masked = (out == 0).float().mean(1)
+    b, r = spectra.ARM_EDGES
+    arm_gone = torch.stack([(out[:, s] == 0).all(1) for s in (slice(0, b), slice(b, r), slice(r, None))]).any(0)
+    assert 0.05 < arm_gone.float().mean() < 0.16 and 0.2 < (masked == 0).float().mean() < 0.5
+
+
+def test_degrading_repeats_with_its_seed():
+    flux, ivar = noisy(4)
+    one, two = (spectra.degrade(flux, ivar, torch.Generator().manual_seed(3))[0] for _ in range(2))
+    assert torch.equal(one, two)
