@@ -68,6 +68,19 @@ def oracle_scores(kind, proposal):
     return found
 
 
+def score_table(pairs, kind, proposal, observations):
+    """Rows of the table of one part of the data: {name: {"image": scores, "proposal": scores}}.
+
+    pairs : model -> (image (n, D), text (n, D)); kind : (n,) true kinds, "" where not known; proposal : (n,).
+    Chance, the class oracle where kinds are known, and TF-IDF, which sees no image, come last.
+    """
+    table = {name: scores(image, text, proposal) for name, (image, text) in pairs.items()}
+    table["chance"] = chance_scores(proposal)
+    if (kind != "").all():
+        table["class oracle"] = oracle_scores(kind, proposal)
+    return table | {"TF-IDF, no image": tfidf_scores(observations, np.unique(proposal))}
+
+
 def tfidf_vectors(corpus, *groups):
     """TF-IDF vectors of groups of texts, dense (n, V) each, with the vocabulary of ``corpus``."""
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -89,16 +102,22 @@ def tfidf_scores(observations, proposals):
     return {"proposal": scores_of_ranks(rank, len(proposals))}
 
 
-def relevance(order, kind, query, k=10):
-    """Share of the first ``k`` images of an order whose kind is what the query is about; NaN for no kinds."""
-    if query not in RELEVANT_KINDS:
-        return np.nan
-    return float(np.isin(kind[order[:k]], list(RELEVANT_KINDS[query])).mean())
+def is_relevant(kind, query):
+    """Whether images of these kinds (n,) are what the query is about, (n,); False for a query of one's own."""
+    return np.isin(kind, list(RELEVANT_KINDS.get(query, ())))
 
 
-def order_by_query(query_vectors, image):
-    """Images from best to worst for each query, (Q, n)."""
-    return top_k(query_vectors, image, len(image))[1]
+def relevance(orders, kind, queries, k=10):
+    """Share of the first ``k`` images of each order (Q, n) whose kind is what the query is about, by query."""
+    return {
+        query: float(is_relevant(kind[order[:k]], query).mean())
+        for query, order in zip(queries, orders, strict=True)
+    }
+
+
+def order_by_query(query_vectors, image, proposal):
+    """Images from best to worst for each query, one of each proposal: (Q, number of proposals)."""
+    return one_per_proposal(top_k(query_vectors, image, len(image))[1], proposal)
 
 
 def one_per_proposal(order, proposal):
@@ -110,15 +129,15 @@ def one_per_proposal(order, proposal):
     return np.array(kept)
 
 
-def order_by_tfidf(queries, observations, rows):
-    """Images from best to worst for each query (Q, n), by TF-IDF of the query with the image's abstract.
+def order_by_tfidf(queries, observations, proposal):
+    """As `order_by_query`, by TF-IDF of the query with the abstract of each image's proposal (n,).
 
     A query without a known word leaves the order as it is.
     """
     abstracts = observations.captions("abstract")
     texts, wanted = tfidf_vectors(abstracts, abstracts, list(queries))
-    similarity = wanted @ texts[observations.proposal[rows]].T
-    return np.argsort(-similarity, axis=1, kind="stable")
+    similarity = wanted @ texts[proposal].T
+    return one_per_proposal(np.argsort(-similarity, axis=1, kind="stable"), proposal)
 
 
 def classify(image, class_vectors, names, k=5):
@@ -157,6 +176,12 @@ def hypothesis_accuracy(image, vectors, kind):
             }
             rows.append({"category": name, "images": int(some.sum()), **{k: float(v) for k, v in rates.items()}})
     return rows
+
+
+def hypotheses_of(best, kind):
+    """Which of the named hypotheses (n, k) hold for the true kind (n,) of their image: flags (n, k)."""
+    holds = {h.text: h.kinds for h in HYPOTHESES}
+    return np.array([[k in holds[text] for text in row] for row, k in zip(best, kind, strict=True)])
 
 
 def caption_parts(proposal):

@@ -31,9 +31,7 @@ def _subplots(*shape, height, **options):
 def _stamp(figure, simulated):
     """Say on the figure that its data are simulated."""
     if simulated:
-        figure.text(
-            0.998, 0.998, "simulated", ha="right", va="top", color="firebrick", fontsize=SMALL, style="italic"
-        )
+        figure.text(1, 1, "simulated", ha="right", va="bottom", color="firebrick", fontsize=SMALL, style="italic")
     return figure
 
 
@@ -127,33 +125,34 @@ def cosine_distributions(pairs, simulated):
     return _stamp(figure, simulated)
 
 
-def image_to_text(images, ours, base, abstracts, base_name, truth, simulated):
-    """A table: image, its best five classes by the trained and by the base model, and its proposal's abstract.
+def image_to_text(images, best, holds, abstracts, simulated):
+    """A table: image, its best classes by each model, and its proposal's abstract.
 
-    images (n, S, S); ours, base : n lists of class names; truth : n lists of flags, whether each of ours holds
-    (empty lists where nothing is known): right ones are bold.
+    images (n, S, S); best, holds : model -> class names (n, k), and flags (n, k) whether each is known to hold
+    (then it is bold); abstracts : n texts.
     """
-    figure, axes = _subplots(len(images), 4, height=1.45 * len(images), width_ratios=[1.1, 1.5, 1.5, 2.6])
-    for axis, heading in zip(axes[0], ("image", "trained", base_name, "abstract"), strict=True):
+    figure, axes = _subplots(
+        len(images), 2 + len(best), height=1.4 * len(images), squeeze=False,
+        width_ratios=[1.1, *(1.7 for _ in best), 2.6],
+    )  # fmt: skip
+    for axis, heading in zip(axes[0], ("image", *best, "abstract"), strict=True):
         axis.set_title(heading, loc="left", fontweight="bold")
-    for row, image in zip(axes, images, strict=True):
-        _show(row[0], image)
+    for i, row in enumerate(axes):
+        _show(row[0], images[i])
         for axis in row[1:]:
             axis.axis("off")
-    for row, best, poor, abstract, right in zip(axes, ours, base, abstracts, truth, strict=True):
-        for axis, names, flags in ((row[1], best, right), (row[2], poor, [])):
-            for i, name in enumerate(names):
-                weight = "bold" if i < len(flags) and flags[i] else "normal"
-                line = textwrap.shorten(name, 40, placeholder="…")
-                axis.text(0, 0.92 - 0.2 * i, line, fontsize=SMALL, va="top", fontweight=weight)
-        words = textwrap.fill(textwrap.shorten(abstract, 400, placeholder=" …"), 60)
-        row[3].text(0, 0.95, words, fontsize=SMALL - 1.2, va="top")
+        for axis, model in zip(row[1:], best, strict=False):
+            for place, (name, flag) in enumerate(zip(best[model][i], holds[model][i], strict=True)):
+                line = textwrap.shorten(name, 42, placeholder="…")
+                weight = "bold" if flag else "normal"
+                axis.text(0, 0.92 - 0.2 * place, line, fontsize=SMALL - 1, va="top", fontweight=weight)
+        words = textwrap.fill(textwrap.shorten(abstracts[i], 480, placeholder=" …"), 56)
+        row[-1].text(0, 0.98, words, fontsize=SMALL - 1.5, va="top")
     return _stamp(figure, simulated)
 
 
 def text_to_image(images, queries, relevant, simulated, title):
-    """Best images of each query, a row each. images : (Q, n, S, S); relevant : (Q, n) True, False, or None where
-    it is not known: right images are framed green, wrong ones not at all."""
+    """Best images of each query, a row each. images : (Q, n, S, S); relevant : (Q, n) flags, framed green."""
     n = len(images[0])
     figure, axes = _subplots(len(queries), n, height=1.22 * len(queries) + 0.2, squeeze=False)
     for row, found, query, flags in zip(axes, images, queries, relevant, strict=True):

@@ -11,7 +11,7 @@ from ..device import pick_device
 from ..errors import InputError
 from ..paths import RunFolder, replacing
 from .observations import Observations, split_of
-from .training import Variant
+from .training import Variant, embed_images, embed_texts
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class HubbleRun:
             if not len(self.rows[name]):
                 raise InputError(f"{settings.observations} has no image in the {name} split; add proposals.")
 
+    @property
+    def held_out(self):
+        """Names of the parts that were not trained on and have images."""
+        return [part for part in ("validation", "unseen") if len(self.rows[part])]
+
     def kind(self, part):
         """True kind of the images of a part, (n,) str."""
         return self.observations.kind[self.proposal(part)]
@@ -58,6 +63,17 @@ class HubbleRun:
     def proposal(self, part):
         """Index of the proposal of the images of a part, (n,)."""
         return self.observations.proposal[self.rows[part]]
+
+    def pairs(self, model, text="summary"):
+        """Unit vectors of held-out images and of each one's caption: {part: (image (n, D), text (n, D))}."""
+        words = embed_texts(model, self.towers, self.observations.captions(text))
+        return {
+            part: (
+                embed_images(model, self.towers, self.observations, self.rows[part]),
+                words[self.proposal(part)],
+            )
+            for part in self.held_out
+        }
 
     def save(self, variants):
         """Keep settings and variants beside the weights, for `reopen`."""

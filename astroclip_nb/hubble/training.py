@@ -49,6 +49,15 @@ def all_variants(learning_rate, other_learning_rate):
     }
 
 
+def choose_variants(names, learning_rate, other_learning_rate):
+    """The named variants in the order of `all_variants`, always with "softmax", to which the others compare."""
+    known = all_variants(learning_rate, other_learning_rate)
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise InputError(f"there are no variants {unknown}; choose from {sorted(known)}.")
+    return {name: variant for name, variant in known.items() if name in {"softmax", *names}}
+
+
 def crops(images, resolution, crop, rng=None):
     """Crops (B, crop, crop) uint8 of previews (B, S, S) uint8 brought to ``resolution`` pixels.
 

@@ -1,0 +1,51 @@
+"""Tables of HubbleCLIP as Markdown, from what notebooks 10 and 11 recorded."""
+
+from ..tables import markdown_table
+from .evaluation import PERCENTS
+
+COLUMNS = ("top-1", *(f"{percent} %" for percent in PERCENTS))
+PUBLISHED_COLUMNS = ("top-1", "5 %", "10 %", "20 %", "50 %")
+PARTS = {"validation": "unseen proposals", "unseen": "unseen kinds of object"}
+
+
+def _number(row, column, digits=3):
+    """A number of a row, "" where there is none."""
+    return f"{row[column]:.{digits}f}" if row.get(column) is not None else ""
+
+
+def retrieval_table(metrics, part="validation", level="image"):
+    """Share of images whose own caption is among the best, by variant and baseline.
+
+    metrics : of notebook 10; part : "validation" or "unseen"; level : "image" or "proposal". Published numbers
+    are beside the validation images, for which alone they exist.
+    """
+    published = metrics["published"] if (part, level) == ("validation", "image") else {}
+    header = [f"{PARTS[part]}, per {level} ({metrics['origin']})", *COLUMNS]
+    header += [f"published {column}" for column in PUBLISHED_COLUMNS] if published else []
+    rows = []
+    for name, levels in metrics["scores"][part].items():
+        if level in levels:
+            theirs = [_number(published.get(name, {}), column) for column in PUBLISHED_COLUMNS if published]
+            rows.append([name, *(_number(levels[level], column) for column in COLUMNS), *theirs])
+    return markdown_table(header, rows)
+
+
+def relevance_table(metrics):
+    """Share of the best ten images that are what each query is about; the last row is the mean."""
+    names = list(metrics["relevance"])
+    rows = [
+        [query, *(_number(metrics["relevance"][name], query, 2) for name in names)]
+        for query in metrics["relevance"][names[0]]
+    ]
+    rows.append(["**mean**", *(f"**{metrics['mean_relevance'][name]:.2f}**" for name in names)])
+    return markdown_table([f"query ({metrics['origin']})", *names], rows)
+
+
+def zero_shot_table(metrics):
+    """Accuracy of naming the true kind of an image among all kinds' names, by model."""
+    rows = [
+        [case, model, row["choices"], _number(row, "top-1"), _number(row, "top-5"), f"{1 / row['choices']:.3f}"]
+        for case, by_model in metrics["kind_accuracy"].items()
+        for model, row in by_model.items()
+    ]
+    return markdown_table([f"images ({metrics['origin']})", "model", "names", "top-1", "top-5", "chance"], rows)

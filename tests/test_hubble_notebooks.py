@@ -1,0 +1,100 @@
+"""A user's path: previews and a catalogue of their own, a CLIP checkpoint, and notebooks 09 to 11 by papermill."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from astroclip_nb.paths import NOTEBOOKS
+
+CONFIG = {
+    "embed_dim": 24,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+FIGURES = "accuracy_step accuracy_k cosines image_to_text text_to_image text_to_image_base".split()
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory):
+    """A folder with abstracts.cat, previews of 24 proposals, and tiny CLIPs of random weights in both formats."""
+    from astroclip_nb.torchvision_cpu import import_torchvision
+
+    import_torchvision()
+    from open_clip import CLIP
+    from transformers import CLIPConfig, CLIPModel
+
+    folder, rng = tmp_path_factory.mktemp("user"), np.random.default_rng(0)
+    records = []
+    for number in range(101, 125):
+        records.append(
+            f"Prop. Type: GO\nCategory: Galaxies\nID: {number}\nCycle: 20\nTitle: Spirals {number}\nPI: A. B.\n"
+            f"We propose to measure spiral galaxies. There are {number} of them. We will study their dust.\n"
+        )
+        (folder / "previews" / str(number)).mkdir(parents=True)
+        for k in range(2):
+            image = Image.fromarray(rng.integers(0, 256, (40, 60), dtype=np.uint8))
+            image.save(folder / "previews" / str(number) / f"{k}.jpg")
+    (folder / "abstracts.cat").write_text(("-" * 70 + "\n").join(records))
+    (folder / "tiny.json").write_text(json.dumps(CONFIG))
+    torch.save(CLIP(**CONFIG).state_dict(), folder / "open_clip.pt")
+    vision = dict(hidden_size=64, intermediate_size=256, num_hidden_layers=1, num_attention_heads=2)
+    text = dict(hidden_size=32, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2)
+    CLIPModel(CLIPConfig(
+        vision_config={**vision, "image_size": 32, "patch_size": 16}, text_config=text, projection_dim=24,
+    )).save_pretrained(folder / "transformers")  # fmt: skip
+    return folder
+
+
+def papermill(notebook, run, **parameters):
+    import papermill
+
+    (notebook,) = NOTEBOOKS.glob(f"{notebook}_*.ipynb")
+    options = dict(progress_bar=False, kernel_name="python3", cwd=str(run))
+    papermill.execute_notebook(str(notebook), str(run / notebook.name), {"run": str(run), **parameters}, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint", ["open_clip.pt", "transformers"])
+def test_own_data_and_checkpoint(user, tmp_path, checkpoint):
+    papermill("09", tmp_path, catalogue=str(user / "abstracts.cat"), previews=str(user / "previews"), size=64)
+    papermill(
+        "10", tmp_path, checkpoint=str(user / checkpoint), architecture=str(user / "tiny.json"), epochs=1,
+        observations=str(tmp_path / "observations.h5"), batch_size=4, variants=["softmax", "head", "scratch"],
+    )  # fmt: skip
+    papermill("11", tmp_path, shown=3)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["09_hubble_data"]["metrics"]["proposals"] == 24
+    tuned = metrics["10_hubble_finetune"]["metrics"]
+    assert tuned["origin"] == "hst" and tuned["baseline"] == "base"
+    rows = {"softmax", "head", "scratch", "base", "chance", "TF-IDF, no image"}
+    assert set(tuned["scores"]["validation"]) == rows  # no oracle: nobody knows the kinds
+    assert metrics["11_hubble_retrieval"]["metrics"]["relevance"] == {}
+    for name in FIGURES:
+        assert (tmp_path / "figures" / f"hubble_{name}.png").exists()
+
+
+@pytest.mark.slow
+def test_simulated_default_in_small(tmp_path):
+    papermill("09", tmp_path, n_proposals=120)
+    papermill("10", tmp_path, epochs=1, batch_size=32, variants=["softmax", "shuffled", "names only"])
+    papermill("11", tmp_path, query="two stars")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    scores = metrics["10_hubble_finetune"]["metrics"]["scores"]
+    assert {"softmax", "shuffled", "untrained", "chance", "class oracle"} <= set(scores["validation"]) & set(
+        scores["unseen"]
+    )
+    assert set(metrics["11_hubble_retrieval"]["metrics"]["kind_accuracy"]) >= {"trained kinds", "unseen kinds"}
+    for name in (*FIGURES, "kinds", "census", "unseen", "hypotheses"):
+        assert (tmp_path / "figures" / f"hubble_{name}.png").exists()
+
+
+def test_notebooks_are_stripped_and_parametrised():
+    for path in [*NOTEBOOKS.glob("09_*.ipynb"), *NOTEBOOKS.glob("1[01]_*.ipynb")]:
+        cells = json.loads(path.read_text())["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        assert code[0]["metadata"]["tags"] == ["parameters"]
+        assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
