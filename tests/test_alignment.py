@@ -131,8 +131,8 @@ def test_batch_rule_with_few_galaxies():
 
 
 def test_alignment_beats_chance_and_its_null(cached, split, tmp_path):
-    _, history = align(cached, split, tmp_path / "right", epochs=60)
-    _, null = align(cached, split, tmp_path / "null", epochs=60, shuffle_pairs=True)
+    _, history = align(cached, split, tmp_path / "right", epochs=25)
+    _, null = align(cached, split, tmp_path / "null", epochs=25, shuffle_pairs=True)
     chance = math.log(min(32, (split == "validation").sum()))
     best, best_null = (min(row["validation_loss"] for row in h) for h in (history, null))
     assert best < chance - 0.3 and best_null > chance - 0.15
@@ -191,9 +191,9 @@ def test_fresh_views_train_heads_and_encoders_only_where_asked(pairs, split, tmp
 def test_fresh_and_cached_views_agree_in_validation_loss(pairs, split, tmp_path):
     """The same frozen encoders and heads: the cache changes the speed, not the result."""
     encoders, losses = tiny_encoders(), []
-    config = FitConfig(25, learning_rate=1e-3)
+    config = FitConfig(10, learning_rate=1e-3)
     cached = features.cache_features(
-        pairs, *encoders, tmp_path / "f.h5", n_image_views=6, n_spectrum_views=6, progress=False
+        pairs, *encoders, tmp_path / "f.h5", n_image_views=4, n_spectrum_views=4, progress=False
     )
     heads = alignment.make_heads(512, 32, dimension=16)
     history = alignment.align(heads, cached, split, config, tmp_path / "a", batch_size=32, progress=False)

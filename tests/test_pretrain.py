@@ -52,12 +52,19 @@ def test_key_encoder_follows_by_momentum_and_gets_no_gradient():
 
 
 def test_moco_learns_to_recognise(pairs, tmp_path):
-    rows = np.arange(64)
-    batches = pretrain.moco_batches(pairs, rows, 32)
-    config = FitConfig(4, learning_rate=3e-3, optimizer="adamw")
-    model = moco()
-    history = pretrain.pretrain(model, batches, batches(99), config, tmp_path, progress=False)
-    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    """After training a view is nearer to another view of its galaxy, compared with views of others."""
+    batches = pretrain.moco_batches(pairs, np.arange(64), 32)
+    view_q, view_k = next(batches(99))
+    margins = []
+    for model in (moco(), moco()):
+        if margins:
+            config = FitConfig(8, learning_rate=3e-3, optimizer="adamw")
+            pretrain.pretrain(model, batches, [(view_q, view_k)], config, tmp_path, progress=False)
+        with torch.inference_mode():
+            q, k = model.eval()(view_q, view_k)
+        cosines = q @ k.T
+        margins.append((cosines.diag().mean() - cosines.mean()).item())
+    assert margins[1] > 3 * margins[0]
 
 
 def test_autoencoder_loss_is_half_for_noise_alone():
@@ -67,11 +74,11 @@ def test_autoencoder_loss_is_half_for_noise_alone():
 
 
 def test_autoencoder_inputs_keep_the_chi_squared():
-    """Weights are in units of the normalised spectrum: weight x flux^2 is (flux - mean)^2 x ivar."""
-    flux, ivar = 3 + 2 * torch.randn(4, 7781), torch.full((4, 7781), 0.25)
+    """Weights are in units of the normalised spectrum: weight x flux^2 is (flux - mean)^2 x ivar, noise prevailing."""
+    flux, ivar = 3 + 2 * torch.randn(4, 7781), torch.full((4, 7781), 0.025)
     x, y = pretrain.autoencoder_inputs(flux, ivar, torch.full((4,), 0.2))
     chi2 = (flux - flux.mean(1, keepdim=True)).square() * ivar
-    assert torch.allclose(x.square() * y[:, :-1], chi2, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(x.square() * y[:, :-1], chi2, rtol=5e-3, atol=1e-4)
     assert (y[:, -1] == 0.2).all()
 
 

@@ -71,6 +71,8 @@ def cache_features(
         "spectrum_views": n_spectrum_views, "blur": blur, "seed": seed, "precision": precision,
     }  # fmt: skip
     path, n = Path(path), len(pairs)
+    if (complete := _complete(path)) is not None and complete.identity == identity:
+        return complete
     encoders = [e.to(pick_device()).eval() for e in (image_encoder, spectrum_encoder)]
     with _open_for_writing(path, identity, n, [e.n_features for e in encoders]) as file:
         rows = np.arange(int(file.attrs["done"]), n)
@@ -89,6 +91,14 @@ def cache_features(
             bar.update(len(some))
         bar.close()
     return open_features(path)
+
+
+def _complete(path):
+    """The cache at ``path`` where there is a complete one, or None."""
+    try:
+        return open_features(path)
+    except InputError:
+        return None
 
 
 def _open_for_writing(path, identity, n, widths):

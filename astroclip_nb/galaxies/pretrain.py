@@ -22,6 +22,9 @@ MOMENTUM = 0.99  # of the key encoder; 0.999 in MoCo v2, whose runs are a hundre
 QUEUE = 4096
 N_LATENT = 10
 MAX_REDSHIFT = 0.8
+# Error allowed to the model itself, in standard deviations of the spectrum: without it the few brightest galaxies,
+# whose noise is far below what ten latents can describe, are all that the loss sees.
+MODEL_ERROR = 0.1
 
 
 class MoCo(nn.Module):
@@ -123,12 +126,16 @@ class SpectrumAutoencoder(nn.Module):
 
 
 def autoencoder_inputs(spectrum, ivar, redshift):
-    """What the autoencoder takes: (x, y) from spectra and ivar (N, 7781) and redshift (N,)."""
+    """What the autoencoder takes: (x, y) from spectra and ivar (N, 7781) and redshift (N,).
+
+    A bin's weight is the inverse variance of the normalised spectrum, ``MODEL_ERROR`` added to its error.
+    """
     valid = ivar > 0
     flux = torch.where(valid, spectrum, 0.0)
     count = valid.sum(1, keepdim=True).clamp(min=1)
     variance = flux.square().sum(1, keepdim=True) / count - (flux.sum(1, keepdim=True) / count).square()
-    return spectra.normalise(spectrum, ivar), torch.cat([ivar * variance, redshift[:, None]], 1)
+    weight = ivar * variance / (1 + MODEL_ERROR**2 * ivar * variance)
+    return spectra.normalise(spectrum, ivar), torch.cat([weight, redshift[:, None]], 1)
 
 
 def autoencoder_batches(pairs, rows, batch_size, seed=0):
