@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,7 @@ def test_purity_by_hand():
     truth = np.array(["a", "a", "a", "b", "b", "c"])
     found = structure.cluster_purity([0, 0, 1, 1, 1, 1], truth)
     assert found["purity"] == pytest.approx(4 / 6) and found["majority"] == 0.5
+    assert found == structure.cluster_purity([0, 0, 1, 1, 1, 1], truth.astype("S1"))
 
 
 def test_islands_by_hand():
@@ -54,6 +57,7 @@ def test_islands_by_hand():
     assert found["all_islands"] == {"n": 7, "purity": 3 / 7, "completeness": 0.6}
     assert found["noise"] == {"n": 3, "purity": 1 / 3, "completeness": 0.2}
     assert found["chance"] == {"n": 100, "purity": 0.05, "completeness": 1}
+    json.dumps(found)  # plain numbers, as metrics.json wants them
 
 
 def test_no_artefacts_no_best_island():

@@ -63,6 +63,7 @@ def cluster_purity(labels, truth):
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
 
+    truth = np.unique(truth, return_inverse=True)[1]  # scikit-learn refuses the bytes of an HDF5 column
     table = contingency_matrix(truth, labels)
     return {
         "purity": float(table.max(0).sum() / len(truth)),
@@ -84,9 +85,8 @@ def islands(labels, artefact, largest_share=0.05):
     labels, artefact = np.asarray(labels), np.asarray(artefact, bool)
 
     def share(members):
-        hit = np.count_nonzero(members & artefact)
-        n = np.count_nonzero(members)
-        return {"n": n, "purity": hit / max(n, 1), "completeness": hit / max(np.count_nonzero(artefact), 1)}
+        n, hit, total = (int(np.count_nonzero(x)) for x in (members, members & artefact, artefact))
+        return {"n": n, "purity": hit / max(n, 1), "completeness": hit / max(total, 1)}
 
     found, counts = np.unique(labels[labels >= 0], return_counts=True)
     small = found[counts <= largest_share * len(labels)]
