@@ -29,9 +29,10 @@ def normalise(spectrum, ivar=None):
 def degrade(spectrum, ivar, generator):
     """What another night could have made of each spectrum: (flux, ivar), both (N, L) float32.
 
-    More noise (half of them, up to twice sigma), a smooth calibration error of some 10 % and steps of 2 % between
-    the arms, up to three masked ranges of up to 480 A, and in one of ten a whole arm missing. Towers trained on
-    such views read real spectra, which have all of these.
+    More noise (half of them, up to twice sigma); a smooth calibration error of some 15 %; steps between the arms
+    of 2 %, and of 12 % in every other spectrum, as where an arm's fibre or flux standard was off; up to three
+    masked ranges of up to 480 A; and in one of ten a whole arm missing. Real spectra have all of these, and towers
+    trained without them trip over the first.
     """
     n, length = spectrum.shape
 
@@ -48,8 +49,9 @@ def degrade(spectrum, ivar, generator):
     x = torch.linspace(-1, 1, length)
     bins = torch.arange(length)
     arm = (bins >= ARM_EDGES[0]).long() + (bins >= ARM_EDGES[1]).long()
-    gain = 1 + 0.08 * normal(1) * x + 0.05 * normal(1) * (x.square() - 1 / 3)
-    flux = flux * (gain + 0.02 * normal(3)[:, arm])
+    gain = 1 + 0.15 * normal(1) * x + 0.08 * normal(1) * (x.square() - 1 / 3)
+    step = torch.where(uniform(1) < 0.5, 0.12, 0.02) * normal(3)
+    flux = flux * (gain + step[:, arm]).clamp(min=0.2)
 
     kept = torch.ones(n, length, dtype=torch.bool)
     for used in uniform(3).T < 0.3:
