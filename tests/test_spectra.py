@@ -44,15 +44,15 @@ def test_a_cosmic_ray_is_clipped_and_an_empty_spectrum_is_zero():
 
 
 def test_degraded_noise_matches_its_ivar():
-    """Flat spectra: the scatter between neighbours, where no calibration error shows, is what ivar says."""
-    flux, ivar = torch.full((300, 7781), 1000.0), torch.full((300, 7781), 1.0)
-    out, out_ivar = spectra.degrade(flux + torch.randn(flux.shape), ivar, torch.Generator().manual_seed(1))
-    step = (out[:, 1:] - out[:, :-1])[:, 500:2000]
-    seen = (out_ivar[:, 500:2001] > 0).all(1)
-    sigma = step[seen].std(1) / np.sqrt(2)
-    claimed = out_ivar[seen, 600].rsqrt()
-    assert torch.corrcoef(torch.stack([sigma, claimed]))[0, 1] > 0.9
-    assert (sigma / claimed).median().item() == np.float32(1).item() or 0.85 < (sigma / claimed).median() < 1.15
+    """Over short stretches, where calibration hardly changes, the scatter is what ivar says."""
+    ivar = torch.full((300, 7781), 0.25)
+    out, out_ivar = spectra.degrade(2 * torch.randn(300, 7781), ivar, torch.Generator().manual_seed(1))
+    stretch = slice(1000, 1400)
+    seen = (out_ivar[:, stretch] > 0).all(1)
+    pull = out[seen, stretch] * out_ivar[seen, stretch].sqrt()
+    assert seen.sum() > 150 and abs(pull.std().item() - 1) < 0.02
+    assert abs(pull.std(1) - 1).max() < 0.2
+    assert out_ivar[seen, 1200].std() > 0.05  # the noise does differ from spectrum to spectrum
 
 
 def test_degrading_masks_ranges_and_sometimes_an_arm():

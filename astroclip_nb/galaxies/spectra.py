@@ -51,7 +51,7 @@ def degrade(spectrum, ivar, generator):
     arm = (bins >= ARM_EDGES[0]).long() + (bins >= ARM_EDGES[1]).long()
     gain = 1 + 0.15 * normal(1) * x + 0.08 * normal(1) * (x.square() - 1 / 3)
     step = torch.where(uniform(1) < 0.5, 0.12, 0.02) * normal(3)
-    flux = flux * (gain + step[:, arm]).clamp(min=0.2)
+    gain = (gain + step[:, arm]).clamp(min=0.2)
 
     kept = torch.ones(n, length, dtype=torch.bool)
     for used in uniform(3).T < 0.3:
@@ -59,4 +59,4 @@ def degrade(spectrum, ivar, generator):
         kept &= ~(used[:, None] & (bins >= start) & (bins < start + width))
     missing_arm = torch.where(uniform(1) < 0.1, (3 * uniform(1)).long(), -1)
     kept &= arm != missing_arm
-    return flux, torch.where(kept, ivar.float() / more.square(), 0.0)
+    return flux * gain, torch.where(kept, ivar.float() / (more * gain).square(), 0.0)
