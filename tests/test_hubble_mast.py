@@ -52,14 +52,19 @@ def test_choice_is_whole_public_previews():
     assert find_previews(Archive(), 9999) == []
 
 
-def test_fetch_verify_and_no_second_time(tmp_path):
+def test_fetch_once_and_mend_what_was_altered(tmp_path):
     archive = Archive()
     assert fetch(archive, tmp_path) == []
-    assert sorted(archive.fetched) == sorted([PC, WF]) and verify(tmp_path) == []
+    assert sorted(archive.fetched) == sorted([PC, WF]) and verify(tmp_path / "7307") == []
     again = Archive()
     assert fetch(again, tmp_path) == [] and not again.fetched and not again.asked
-    (tmp_path / "7307" / Path(WF).name).write_bytes(b"altered")
-    assert verify(tmp_path) == [str(tmp_path / "7307" / Path(WF).name)]
+    altered = tmp_path / "7307" / Path(WF).name
+    whole = altered.read_bytes()
+    altered.write_bytes(b"altered")
+    assert verify(tmp_path / "7307") == [altered]
+    mending = Archive()
+    assert fetch(mending, tmp_path) == [] and mending.fetched == [WF]
+    assert altered.read_bytes() == whole and verify(tmp_path / "7307") == []
 
 
 def test_failure_is_told_and_retried(tmp_path):

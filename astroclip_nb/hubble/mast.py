@@ -38,12 +38,16 @@ def fetch_proposal(archive, proposal_id, folder, max_images, seed, pause):
     """Fetch up to ``max_images`` previews of a proposal into its folder, drawn without replacement.
 
     A manifest with URIs and SHA-256 hashes is written last, so a folder with one is complete; files that are
-    there already are not fetched again. Returns a sentence on each failure; then no manifest is written, and
-    the next call tries again what is missing.
+    there already are not fetched again, unless their bytes are no longer those of the manifest. Returns a
+    sentence on each failure; then no manifest is written, and the next call tries again what is missing.
     """
     folder, failures, hashes = Path(folder) / str(proposal_id), [], {}
     if (folder / MANIFEST).exists():
-        return []
+        altered = verify(folder)
+        if not altered:
+            return []
+        for path in altered:
+            path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     uris = find_previews(archive, proposal_id)
     rng = np.random.default_rng([seed, int(proposal_id)])
@@ -55,7 +59,7 @@ def fetch_proposal(archive, proposal_id, folder, max_images, seed, pause):
             if message:
                 failures.append(f"Proposal {proposal_id}: {uri} was not fetched ({message}); run again to retry.")
                 continue
-        hashes[path.name] = {"uri": uri, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        hashes[path.name] = {"uri": uri, "sha256": _sha256(path)}
     if not failures:
         with replacing(folder / MANIFEST) as temporary:
             temporary.write_text(json.dumps({"proposal_id": int(proposal_id), "files": hashes}, indent=1) + "\n")
@@ -91,11 +95,15 @@ def fetch_previews(proposals, folder, *, max_images=20, seed=0, pause=1.0, archi
 
 
 def verify(folder):
-    """Names of fetched files in ``<folder>/<proposal ID>/`` whose bytes are not those of their manifest."""
-    wrong = []
-    for manifest in sorted(Path(folder).glob(f"*/{MANIFEST}")):
-        for name, entry in json.loads(manifest.read_text())["files"].items():
-            path = manifest.with_name(name)
-            if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-                wrong.append(str(path))
-    return wrong
+    """Files of a proposal's folder whose bytes are not those of its manifest."""
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    return [
+        folder / name
+        for name, entry in files.items()
+        if not (folder / name).exists() or _sha256(folder / name) != entry["sha256"]
+    ]
+
+
+def _sha256(path):
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
