@@ -66,3 +66,19 @@ def _recalls(row):
 def provenance_table(provenance):
     """Versions, machine and commit of a run."""
     return markdown_table(["what", "version"], [[name, value] for name, value in provenance.items()])
+
+
+def ablation_table(variants):
+    """One row per variant: validation loss, recall and R2 of redshift and mass by embedding."""
+    columns = [f"{quantity}/{side}" for quantity in ("redshift", "log_mstar") for side in SIDES]
+    header = ["variant", "loss", "recall@10", *(column.replace("log_mstar", "mass") for column in columns)]
+    rows = [
+        [
+            name,
+            f"{row['validation_loss']:.2f}",
+            f"{row['recall@10']:.1%}",
+            *(f"{row[c]['r2']:.2f}" for c in columns),
+        ]
+        for name, row in variants.items()
+    ]
+    return markdown_table(header, rows)

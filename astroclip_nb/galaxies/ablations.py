@@ -1,0 +1,84 @@
+"""Ablations: the alignment of the heads with one thing changed at a time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import retrieval
+from ..contrast import FitConfig
+from . import alignment, properties
+from .features import Features
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the report's recipe; views is the number of cached views used, all of them where None."""
+
+    logit_scale: float = 15.5
+    learn_scale: bool = False
+    dimension: int = 128
+    batch_size: int = 512
+    views: int | None = None
+    train_fraction: float = 1.0
+    shuffle_pairs: bool = False
+
+
+VARIANTS = {
+    "as reported": Variant(),
+    "shuffled pairs": Variant(shuffle_pairs=True),
+    "logit scale 1": Variant(logit_scale=1.0),
+    "logit scale 2.74": Variant(logit_scale=2.74),
+    "logit scale learned": Variant(learn_scale=True),
+    "32 dimensions": Variant(dimension=32),
+    "512 dimensions": Variant(dimension=512),
+    "batch of 128": Variant(batch_size=128),
+    "one view": Variant(views=1),
+    "a third of the pairs": Variant(train_fraction=1 / 3),
+    "a tenth of the pairs": Variant(train_fraction=0.1),
+}
+
+
+def run_variant(variant, features, pairs, split, folder, *, epochs, learning_rate=5e-4, seed=0, progress=True):
+    """Train heads for a variant and score them on the test split, as in notebooks 05 and 06.
+
+    Returns dict: predictions (list of `properties.Prediction`), recall@10 (mean of both directions) and
+    validation_loss. The neighbours are the whole training split, also where fewer pairs were trained on.
+    """
+    if variant.views is not None:
+        image, spectrum = (array[:, : 1 + variant.views] for array in (features.image, features.spectrum))
+        features = Features(image, spectrum, {**features.identity, "views_used": variant.views})
+    heads = alignment.make_heads(
+        features.image.shape[2],
+        features.spectrum.shape[2],
+        dimension=variant.dimension,
+        logit_scale=variant.logit_scale,
+        learn_scale=variant.learn_scale,
+        seed=seed,
+    )
+    history = alignment.align(
+        heads,
+        features,
+        _thinned(split, variant.train_fraction, seed),
+        FitConfig(epochs, learning_rate, seed=seed),
+        folder,
+        batch_size=variant.batch_size,
+        shuffle_pairs=variant.shuffle_pairs,
+        progress=progress,
+    )
+    embeddings = alignment.embed(heads, features, pairs, split)
+    test = embeddings.select("test")
+    found = retrieval.summary(test.image, test.spectrum)
+    return {
+        "predictions": properties.zero_shot(embeddings),
+        "recall@10": (found["image_to_spectrum"]["recall@10"] + found["spectrum_to_image"]["recall@10"]) / 2,
+        "validation_loss": min(row["validation_loss"] for row in history),
+    }
+
+
+def _thinned(split, fraction, seed):
+    """The split with only a random ``fraction`` of "train" left, the rest "unused"."""
+    train = np.flatnonzero(split == "train")
+    order = np.random.default_rng(seed).permutation(train)
+    thinned = split.astype("U10")
+    thinned[order[round(fraction * len(train)) :]] = "unused"
+    return thinned

@@ -1,0 +1,42 @@
+"""Ablations change the one thing they name."""
+
+import numpy as np
+import pytest
+from tiny import tiny_encoders, tiny_pairs
+
+from astroclip_nb.galaxies import ablations
+from astroclip_nb.galaxies.features import cache_features
+from astroclip_nb.galaxies.pairs import open_pairs, split_of
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ablations") / "features.h5"
+    with open_pairs(tiny_pairs(300)) as pairs:
+        options = {"n_image_views": 2, "n_spectrum_views": 1, "progress": False}
+        yield cache_features(pairs, *tiny_encoders(), path, **options), pairs, split_of(pairs.targetid)
+
+
+def run(name, setting, folder):
+    variant = ablations.VARIANTS[name]
+    return ablations.run_variant(variant, *setting, folder, epochs=12, learning_rate=2e-3, progress=False)
+
+
+def test_shuffled_pairs_find_nothing(setting, tmp_path):
+    right, null = (run(name, setting, tmp_path / name) for name in ("as reported", "shuffled pairs"))
+    n_test = (setting[2] == "test").sum()
+    assert right["recall@10"] > null["recall@10"]
+    assert null["recall@10"] < 10 / n_test + 3 * np.sqrt(10 / n_test / n_test)
+    assert right["validation_loss"] < null["validation_loss"]
+
+
+def test_one_view_uses_the_first_augmented_view_alone(setting, tmp_path):
+    found = run("one view", setting, tmp_path)
+    assert len(found["predictions"]) == 6 and np.isfinite(found["validation_loss"])
+
+
+def test_thinning_touches_only_the_training_split(setting):
+    split = setting[2]
+    thinned = ablations._thinned(split, 0.1, 0)
+    assert (thinned == "train").sum() == round(0.1 * (split == "train").sum())
+    assert np.array_equal(thinned[split != "train"], split[split != "train"])
