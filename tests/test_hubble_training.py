@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from astroclip_nb.errors import InputError
-from astroclip_nb.hubble import evaluation
+from astroclip_nb.hubble import evaluation, tables
 from astroclip_nb.hubble.encoders import MiniLM, SmallTowers, split_text
 from astroclip_nb.hubble.observations import simulate_observations
 from astroclip_nb.hubble.runs import HubbleRun, Settings, reopen
@@ -188,3 +188,23 @@ def test_split_text():
     assert split_text("a, b; c d. E f?") == ["a", "b", "c d", "E f"]
     assert split_text("WFC3/UVIS at 1.5 um") == ["WFC3/UVIS at 1.5 um"]
     assert split_text(".") == ["."]
+
+
+def test_tables_show_published_numbers_in_their_own_columns():
+    row = {"top-1": 0.1, "1 %": 0.2, "5 %": 0.3, "10 %": 0.4, "20 %": 0.5, "50 %": 0.6}
+    levels = {"image": row, "proposal": row}
+    metrics = {
+        "origin": "simulated", "published": evaluation.PUBLISHED,
+        "scores": {part: {"softmax": levels, "TF-IDF, no image": {"proposal": row}} for part in tables.PARTS},
+    }  # fmt: skip
+    header, _, *lines = tables.retrieval_table(metrics).splitlines()
+    assert "simulated" in header and header.count("published") == 5
+    assert len(lines) == 1 and lines[0].split(" | ")[1:] == [
+        "0.100", "0.200", "0.300", "0.400", "0.500", "0.600", "0.021", "0.555", "0.682", "0.807", "0.928 |"
+    ]  # fmt: skip
+    unseen = tables.retrieval_table(metrics, "unseen", "proposal").splitlines()
+    assert "published" not in unseen[0] and len(unseen) == 4
+    metrics |= {"relevance": {"trained": {"comets": 0.5}}, "mean_relevance": {"trained": 0.5}}
+    metrics |= {"kind_accuracy": {"unseen kinds": {"trained": {"top-1": 0.25, "top-5": 0.5, "choices": 50}}}}
+    assert "| **mean** | **0.50** |" in tables.relevance_table(metrics)
+    assert "| unseen kinds | trained | 50 | 0.250 | 0.500 | 0.020 |" in tables.zero_shot_table(metrics)

@@ -180,7 +180,7 @@ def bars_by_part(values, chance, oracle, simulated):
     axis.axhline((chance + oracle) / 2, color="0.6", lw=0.8, label="half the gap")
     axis.set_xticks(np.arange(len(parts)), parts)
     axis.set(ylabel="top-10 % accuracy, unseen kinds", ylim=(0, 1))
-    axis.legend(ncols=3, loc="upper right", fontsize=SMALL)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return _stamp(figure, simulated)
 
 
