@@ -23,12 +23,16 @@ def home() -> Path:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The named files of one run; creating it makes the folder."""
+    """The named files of one run; creating it makes the folder.
+
+    A relative path starts at ``home()``, wherever a notebook is run from: JupyterLab and nbconvert start in the
+    notebook's folder, papermill in the caller's.
+    """
 
     path: Path
 
     def __post_init__(self):
-        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "path", home() / self.path)
         self.path.mkdir(parents=True, exist_ok=True)
 
     pairs = property(lambda self: self.path / "pairs.h5")

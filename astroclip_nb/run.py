@@ -86,8 +86,7 @@ def execute(notebook, run, parameters, progress=True):
 
 def run_notebooks(profile, *, start=None, end=None, only=None, overrides=None, run=None, progress=True, tell=print):
     """Run the notebooks of a profile in order; from ``start`` to ``end``, or ``only`` one. Returns the RunFolder."""
-    run = RunFolder(run) if run else run_folder(profile)
-    run = RunFolder(run.path.resolve())
+    run = RunFolder(Path(run).resolve()) if run else run_folder(profile)
     notebooks = ordered_notebooks()
     for number in filter(None, (start, end, only)):
         if number not in notebooks:

@@ -77,3 +77,11 @@ def test_parameters_reach_the_notebook(tmp_path):
     runner.execute(source, run, {"x": 41}, progress=False)
     assert (run.path / "answer").read_text() == "42"
     assert runner.known_parameters(source) == {"x", "run"}
+
+
+def test_a_relative_run_folder_does_not_depend_on_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASTROCLIP_HOME", str(tmp_path))
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert RunFolder("runs/x").path == tmp_path / "runs" / "x"
+    assert RunFolder(tmp_path / "y").path == tmp_path / "y"
