@@ -19,6 +19,7 @@ from ..device import pick_device
 from ..errors import InputError
 from . import images, spectra
 from .checkpoints import fingerprint_of
+from .inference import fast, multiplies_bf16
 
 BLOCK = 256  # galaxies encoded at a time; also the unit of resuming
 
@@ -52,8 +53,12 @@ def spectrum_views(spectrum, ivar, views, generator):
 def encode(encoder, views, precision="fp32"):
     """Features of each view in turn, stacked to (N, number of views, F) float16."""
     device = pick_device()
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return torch.stack([encoder(view.to(device)).float().cpu() for view in views], 1).half().numpy()
+    in_bf16 = precision == "bf16" and (device.type != "cpu" or multiplies_bf16())
+    found = []
+    for view in views:  # made here and now, in float32: bfloat16 would misplace the pixels of a rotation
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
+            found.append(encoder(view.to(device)).float().cpu())
+    return torch.stack(found, 1).half().numpy()
 
 
 def cache_features(
@@ -73,7 +78,7 @@ def cache_features(
     path, n = Path(path), len(pairs)
     if (complete := _complete(path)) is not None and complete.identity == identity:
         return complete
-    encoders = [e.to(pick_device()).eval() for e in (image_encoder, spectrum_encoder)]
+    encoders = [fast(e.to(pick_device()).eval(), precision) for e in (image_encoder, spectrum_encoder)]
     with _open_for_writing(path, identity, n, [e.n_features for e in encoders]) as file:
         rows = np.arange(int(file.attrs["done"]), n)
         bar = tqdm(desc="features", total=n, initial=n - len(rows), disable=not progress, unit="galaxy")

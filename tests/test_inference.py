@@ -1,0 +1,145 @@
+"""Fast encoders give the plain ones' features, and step aside where they would not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import tiny_encoders, tiny_pairs
+
+import astroclip_nb
+from astroclip_nb.galaxies import features, images, inference, pairs
+from astroclip_nb.galaxies.checkpoints import load_encoder
+from astroclip_nb.galaxies.encoders import (
+    PUBLISHED_IMAGE,
+    PUBLISHED_SPECTRUM,
+    SMALL_IMAGE,
+    SMALL_SPECTRUM,
+    ImageEncoder,
+    SpectrumEncoder,
+)
+
+WEIGHTS = Path(astroclip_nb.__file__).parent / "weights"
+bf16_cpu = pytest.mark.skipif(not inference.multiplies_bf16(), reason="this processor multiplies no bfloat16")
+
+
+def image_encoder(config):
+    """An encoder whose batch norms have seen images and so are no identities."""
+    torch.manual_seed(0)
+    encoder = ImageEncoder(**config)
+    with torch.no_grad():
+        for _ in range(3):
+            encoder(0.2 * torch.rand(8, 3, 96, 96))
+    return encoder.eval()
+
+
+def spectrum_encoder(config):
+    """An encoder whose PReLU slopes are not all alike."""
+    torch.manual_seed(0)
+    encoder = SpectrumEncoder(**config).eval()
+    for conv in (encoder.net.conv1, encoder.net.conv2, encoder.net.conv3):
+        torch.nn.init.uniform_(conv[2].weight, 0, 1.5)
+    return encoder
+
+
+def crops(n=5):
+    return 0.2 * torch.rand(n, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+
+
+def spectra(n=11):
+    found = torch.randn(n, 7781, generator=torch.Generator().manual_seed(1))
+    found[:, 3000:3010] += 10
+    return found
+
+
+@torch.inference_mode()
+def both(encoder, batch, precision="fp32"):
+    fast = inference.fast(encoder, precision)
+    assert fast is not encoder
+    return encoder(batch), fast(batch)
+
+
+@pytest.mark.parametrize("config", [PUBLISHED_IMAGE, SMALL_IMAGE])
+def test_images_are_equal_in_float32(config):
+    plain, fast = both(image_encoder(config), crops())
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5 * plain.abs().max().item())
+
+
+@bf16_cpu
+def test_images_keep_their_direction_in_bfloat16():
+    """Under autocast, whose final mean is in bfloat16, the trained encoder's cosines fall below 0.999."""
+    galaxies = images.central_crop(torch.from_numpy(read_images()))
+    torch.manual_seed(0)
+    for encoder in (ImageEncoder(**PUBLISHED_IMAGE).eval(), load_encoder(WEIGHTS / "image.pt")):
+        plain, fast = both(encoder, galaxies, "bf16")
+        assert fast.dtype == torch.float32 and not torch.allclose(fast, plain, rtol=1e-4)
+        assert F.cosine_similarity(fast, plain).min() > 0.9999
+
+
+def read_images(n=16):
+    with pairs.open_pairs(tiny_pairs()) as galaxies:
+        return galaxies.read("image", range(n)).astype("f4")
+
+
+@pytest.mark.parametrize("config", [PUBLISHED_SPECTRUM, SMALL_SPECTRUM])
+def test_spectra_are_equal_in_float32(config):
+    plain, fast = both(spectrum_encoder(config), spectra())
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_a_spectrum_without_data_gives_finite_features():
+    _, fast = both(spectrum_encoder(SMALL_SPECTRUM), torch.zeros(3, 7781))
+    assert torch.isfinite(fast).all()
+
+
+@pytest.mark.parametrize("taps, length", [(11, 1557), (21, 142), (21, 7), (5, 60), (11, 54)])
+def test_fourier_convolution_is_a_convolution(taps, length):
+    x, weight = torch.randn(3, 6, length), torch.randn(4, 6, taps)
+    direct = F.conv1d(x.double(), weight.double(), padding=taps // 2).float()
+    torch.testing.assert_close(inference.FourierConvolution(weight)(x), direct, rtol=1e-5, atol=1e-5)
+
+
+def test_a_negative_slope_forbids_to_pool_first():
+    encoder = spectrum_encoder(SMALL_SPECTRUM)
+    with torch.no_grad():
+        encoder.net.conv2[2].weight[3] = -0.1
+    assert inference.fast(encoder) is encoder
+    with torch.inference_mode():  # and rightly so
+        encoder.net.conv2[2].weight.fill_(-0.5)
+        forced = inference.FourierSpender(encoder.net)._downsample(spectra(2)[:, ::4])[0]
+        assert not torch.allclose(forced, encoder.net._downsample(spectra(2)[:, ::4])[0], atol=1e-2)
+
+
+def test_steps_aside_where_it_disagrees(monkeypatch):
+    encoder = image_encoder(SMALL_IMAGE)
+    monkeypatch.setattr(inference, "TOLERANCE", 0.0)
+    assert inference.fast(encoder) is encoder
+
+
+def test_without_bfloat16_instructions_all_stays_float32(monkeypatch):
+    monkeypatch.setattr(inference, "multiplies_bf16", lambda: False)
+    plain, fast = both(image_encoder(SMALL_IMAGE), crops(), "bf16")
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5 * plain.abs().max().item())
+
+
+def test_the_encoder_itself_is_left_as_it_was():
+    image, spectrum = image_encoder(SMALL_IMAGE), spectrum_encoder(SMALL_SPECTRUM)
+    for encoder in (image, spectrum):
+        before = {name: value.clone() for name, value in encoder.state_dict().items()}
+        fast = inference.fast(encoder)
+        assert fast.n_features == encoder.n_features
+        assert before.keys() == encoder.state_dict().keys()
+        assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=bf16_cpu)])
+def test_the_cache_holds_what_the_plain_encoders_give(tmp_path, monkeypatch, precision):
+    encoders = tiny_encoders()
+    with pairs.open_pairs(tiny_pairs()) as galaxies:
+        options = {"n_image_views": 1, "n_spectrum_views": 1, "progress": False}
+        fast = features.cache_features(galaxies, *encoders, tmp_path / "fast.h5", precision=precision, **options)
+        monkeypatch.setattr(features, "fast", lambda encoder, precision: encoder)
+        plain = features.cache_features(galaxies, *encoders, tmp_path / "plain.h5", **options)
+    for name in ("image", "spectrum"):
+        a, b = (torch.from_numpy(getattr(cache, name).astype("f4")) for cache in (fast, plain))
+        assert F.cosine_similarity(a, b, dim=-1).min() > (0.9999 if precision == "bf16" else 0.999999)
