@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from .device import pick_device
+from .distributed import average_gradients, gather, rank, share
 from .errors import InputError
 from .paths import replacing
 
@@ -81,7 +82,9 @@ class TwoTower(nn.Module):
         return F.normalize(self.tower_a(x).float(), dim=-1), F.normalize(self.tower_b(y).float(), dim=-1)
 
     def loss(self, a, b):
-        """The objective on unit vectors (B, D), a scalar."""
+        """The objective on unit vectors (B, D), a scalar; in training on those of all processes together."""
+        if self.training:
+            a, b = gather(a), gather(b)
         if self.objective == "sigmoid":
             return sigmoid_loss(a, b, self.logit_scale, self.logit_bias)
         return info_nce(a, b, self.logit_scale)
@@ -146,16 +149,17 @@ class Schedule:
 
 
 def train_epoch(model, batches, optimizer, schedule, precision="fp32"):
-    """One pass over ``batches`` of (x, y); returns the mean training loss."""
+    """One pass over ``batches`` of (x, y), each shared out over the processes; returns the mean training loss."""
     device = next(model.parameters()).device
     total, count = 0.0, 0
     model.train()
     for x, y in batches:
-        x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+        x, y = (share(batch).to(device, non_blocking=True) for batch in (x, y))
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             loss = model.loss(*model(x, y))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(model.parameters())
         optimizer.step()
         schedule.after_step()
         total, count = total + loss.detach(), count + 1
@@ -171,6 +175,7 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     Writes into ``folder``: metrics.csv (a row per epoch), config.json, best.pt (weights) and last.pt (all that
     is needed to go on). A run that was interrupted resumes from last.pt and a finished one is not repeated,
     provided that ``config`` and ``data_id`` (what was trained on) are the same; otherwise it starts anew.
+    Under ``torchrun`` (see ``distributed``) the processes share every batch, and the first of them writes.
     Returns the history, a list of dicts; the model is left on its best weights, in eval mode.
     """
     folder = Path(folder)
@@ -188,7 +193,9 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
         history, best = state["history"], state["best"]
 
     epochs = range(len(history), config.epochs)
-    bar = tqdm(epochs, desc=label, initial=len(history), total=config.epochs, disable=not progress, unit="epoch")
+    bar = tqdm(
+        epochs, desc=label, initial=len(history), total=config.epochs, disable=not progress or rank(), unit="epoch"
+    )
     for epoch in bar:
         torch.manual_seed(config.seed * 100_003 + epoch)  # so that a resumed run draws the same dropout
         rate = optimizer.param_groups[0]["lr"]
@@ -201,14 +208,17 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
             best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         history.append({"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, **measured})
         bar.set_postfix(train=f"{train_loss:.3f}", validation=f"{measured['validation_loss']:.3f}")
+        if rank() > 0:
+            continue
         write_history(history, folder / "metrics.csv")
         if time.monotonic() - saved > SAVE_EVERY or epoch + 1 == config.epochs:
             saved = time.monotonic()
             state = {"identity": identity, "history": history, "best": best, "model": model.state_dict()}
             state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
             save_checkpoint(state, folder / "last.pt")
-    save_checkpoint(best, folder / "best.pt")
-    (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
+    if rank() == 0:
+        save_checkpoint(best, folder / "best.pt")
+        (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
     model.load_state_dict(best)
     model.eval()
     return history
