@@ -155,9 +155,11 @@ def main(arguments=None):
         epilog=f"names:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name")
+    parser.add_argument("name", nargs="?", help="what to fetch; without it, the names are listed")
     parser.add_argument("--folder", type=Path, help="another folder")
     options = parser.parse_args(arguments)
+    if options.name is None:
+        parser.exit(message=f"{parser.description}\n\nnames:\n{listed}\n")
     try:
         found = fetch(options.name, options.folder)
     except InputError as error:

@@ -65,8 +65,18 @@ class Embeddings:
             pyarrow.parquet.write_table(table, temporary)
 
 
-def load_embeddings(path) -> Embeddings:
-    """Read an embeddings file. Raises InputError where it is missing or lacks a dataset."""
+def load_embeddings(path, pairs=None) -> Embeddings:
+    """Read an embeddings file; with ``pairs``, only one of the same galaxies in the same order.
+
+    Raises InputError where it is missing, lacks a dataset, or is of other galaxies.
+    """
+    embeddings = _read(path)
+    if pairs is not None and not np.array_equal(embeddings.targetid, pairs.targetid):
+        raise InputError(f"{path} holds other galaxies than {pairs.path}; run notebook 04 (alignment) again.")
+    return embeddings
+
+
+def _read(path):
     try:
         with h5py.File(path) as file:
             missing = {"image", "spectrum", "targetid", "split"} - set(file)

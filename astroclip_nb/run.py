@@ -1,7 +1,7 @@
 """Run the notebooks in order, headlessly: ``python -m astroclip_nb.run --profile default``.
 
 A profile is a YAML file in ``notebooks/profiles``: values for every notebook under ``common`` and for single ones
-under their number. A value that no notebook knows is an error, not a warning.
+under ``nb01``, ``nb02``, ... A value that no notebook knows is an error, not a warning.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def ordered_notebooks():
 
 
 def load_profile(name):
-    """The parameters of a profile: {"common": {...}, "01": {...}, ...}. Raises InputError."""
+    """The parameters of a profile: {"common": {...}, "nb01": {...}, ...}. Raises InputError."""
     import yaml
 
     path = PROFILES / f"{name}.yaml"
@@ -27,9 +27,9 @@ def load_profile(name):
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise InputError(f"there is no profile {name!r}; choose one of {known}, or write {path}.")
     profile = yaml.safe_load(path.read_text()) or {}
-    odd = set(profile) - {"common", "about", *ordered_notebooks()}
+    odd = set(profile) - {"common", *(f"nb{number}" for number in ordered_notebooks())}
     if odd:
-        raise InputError(f"{path}: {sorted(odd)} are no notebooks; use 'common' or a notebook's number.")
+        raise InputError(f"{path}: {sorted(odd)} are no notebooks; use 'common' or nb01, nb02, ...")
     return profile
 
 
@@ -46,13 +46,13 @@ def parameters_for(profile, overrides, run, notebooks):
     common = {**profile.get("common", {}), **overrides}
     unknown = sorted(set(common) - set().union(*known.values()))
     for number in notebooks:
-        unknown += [f"{name} (in {number})" for name in profile.get(number, {}) if name not in known[number]]
+        unknown += [f"{name} (in {number})" for name in profile.get(f"nb{number}", {}) if name not in known[number]]
     if unknown:
         raise InputError(f"no notebook has a parameter {', '.join(unknown)}; see the parameters cells.")
     chosen = {}
     for number, names in known.items():
         # Most particular last: the profile for all, the profile for this one, the command line.
-        values = {**profile.get("common", {}), **profile.get(number, {}), **overrides, "run": str(run.path)}
+        values = {**profile.get("common", {}), **profile.get(f"nb{number}", {}), **overrides, "run": str(run.path)}
         chosen[number] = {name: value for name, value in values.items() if name in names}
     return chosen
 
@@ -63,6 +63,7 @@ def execute(notebook, run, parameters, progress=True):
     Returns the copy's path. Raises InputError that names the notebook, its copy and what went wrong.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     run = run if isinstance(run, RunFolder) else RunFolder(run)
@@ -74,9 +75,13 @@ def execute(notebook, run, parameters, progress=True):
             str(executed),
             {"run": str(run.path), **parameters},
             kernel_name="python3",
-            progress_bar=progress,
-            log_output=False,
+            progress_bar=False,  # the long steps have bars of their own, which pass through
+            stderr_file=sys.stderr if progress else None,
         )
+    except DeadKernelError:
+        raise InputError(
+            f"{Path(notebook).name}: its process was ended from outside, most likely for want of memory."
+        ) from None
     except PapermillExecutionError as error:
         raise InputError(
             f"{Path(notebook).name} failed: {error.ename}: {error.evalue}\nIts executed copy is {executed}"
@@ -85,7 +90,7 @@ def execute(notebook, run, parameters, progress=True):
 
 
 def run_notebooks(profile, *, start=None, end=None, only=None, overrides=None, run=None, progress=True, tell=print):
-    """Run the notebooks of a profile in order; from ``start`` to ``end``, or ``only`` one. Returns the RunFolder."""
+    """Run a profile's notebooks in order, from ``start`` to ``end`` or ``only`` one. Returns the RunFolder."""
     run = RunFolder(Path(run).resolve()) if run else run_folder(profile)
     notebooks = ordered_notebooks()
     for number in filter(None, (start, end, only)):
@@ -95,8 +100,9 @@ def run_notebooks(profile, *, start=None, end=None, only=None, overrides=None, r
     chosen = [only] if only else [n for n in notebooks if (start or n) <= n <= (end or n)]
     for number in chosen:
         begun = time.monotonic()
+        tell(f"{notebooks[number].stem} ...")
         execute(notebooks[number], run, parameters[number], progress)
-        tell(f"{notebooks[number].stem}: {time.monotonic() - begun:.0f} s")
+        tell(f"{notebooks[number].stem}: done in {time.monotonic() - begun:.0f} s")
     return run
 
 

@@ -69,16 +69,11 @@ def provenance_table(provenance):
 
 
 def ablation_table(variants):
-    """One row per variant: validation loss, recall and R2 of redshift and mass by embedding."""
-    columns = [f"{quantity}/{side}" for quantity in ("redshift", "log_mstar") for side in SIDES]
-    header = ["variant", "loss", "recall@10", *(column.replace("log_mstar", "mass") for column in columns)]
+    """One row per variant: recall, and R2 of redshift and mass by embedding."""
+    columns = [column for column in next(iter(variants.values())) if "/" in column]
+    header = ["variant", "recall@10", *(column.replace("log_mstar", "mass") for column in columns)]
     rows = [
-        [
-            name,
-            f"{row['validation_loss']:.2f}",
-            f"{row['recall@10']:.1%}",
-            *(f"{row[c]['r2']:.2f}" for c in columns),
-        ]
+        [name, f"{row['recall@10']:.1%}", *(f"{row[column]['r2']:.2f}" for column in columns)]
         for name, row in variants.items()
     ]
     return markdown_table(header, rows)

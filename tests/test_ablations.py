@@ -32,7 +32,7 @@ def test_shuffled_pairs_find_nothing(setting, tmp_path):
 
 def test_one_view_uses_the_first_augmented_view_alone(setting, tmp_path):
     found = run("one view", setting, tmp_path)
-    assert len(found["predictions"]) == 6 and np.isfinite(found["validation_loss"])
+    assert len(found["predictions"]) == 3 and np.isfinite(found["validation_loss"])
 
 
 def test_thinning_touches_only_the_training_split(setting):

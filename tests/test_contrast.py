@@ -169,6 +169,40 @@ def test_finished_fit_is_kept_and_another_configuration_is_not(tmp_path):
     assert len(history) == 2
 
 
+def test_another_model_does_not_inherit_a_finished_run(tmp_path):
+    """The scale, the start and what is frozen are no part of FitConfig, yet they make another run."""
+    x, y = planted_pairs()
+
+    def fit(model):
+        validate = lambda m: {"validation_loss": m.loss(*m(x, y))}  # noqa: E731
+        config = contrast.FitConfig(2)
+        contrast.fit(model, lambda e: [(x, y)], validate, config, tmp_path, progress=False)
+        return (tmp_path / "last.pt").stat().st_mtime_ns
+
+    first = fit(small_model())
+    assert fit(small_model()) == first
+    others = [small_model(seed=1), small_model(), small_model()]
+    others[1].log_logit_scale.data += 1
+    others[2].tower_a.requires_grad_(False)
+    for other in others:
+        assert (again := fit(other)) != first
+        first = again
+
+
+def test_loss_is_float32_also_when_training_in_bf16(monkeypatch):
+    seen = []
+
+    def spy(a, b, scale):
+        seen.append((scale * a.float() @ b.float().T).dtype)
+        return (a - b).square().mean()
+
+    monkeypatch.setattr(contrast, "info_nce", spy)
+    model, config = small_model(), contrast.FitConfig(1)
+    optimizer = contrast.make_optimizer(model, config)
+    contrast.train_epoch(model, [planted_pairs()], optimizer, contrast.Schedule(optimizer, config), "bf16")
+    assert seen == [torch.float32]
+
+
 def test_best_weights_are_those_of_the_least_validation_loss(tmp_path):
     x, y = planted_pairs()
     losses = iter([3.0, 1.0, 2.0])

@@ -3,11 +3,13 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
 
-from astroclip_nb.paths import NOTEBOOKS, REPORT_NOTEBOOK, RunFolder
+from astroclip_nb.paths import NOTEBOOKS, PROFILES, REPORT_NOTEBOOK, RunFolder
 from astroclip_nb.report import read_metrics, write_report
 from astroclip_nb.run import execute, ordered_notebooks, run_notebooks
 
@@ -20,7 +22,8 @@ def smoke(tmp_path_factory):
 
 
 def test_smoke_run_leaves_every_named_file(smoke):
-    for path in (smoke.pairs, smoke.features, smoke.embeddings, smoke.metrics, smoke.weights / "heads.pt"):
+    towers = smoke.weights / "towers" / "heads.pt"
+    for path in (smoke.pairs, smoke.features, smoke.embeddings, smoke.metrics, towers):
         assert path.stat().st_size > 0, path
     assert set(read_metrics(smoke)) == {"provenance", *(path.stem for path in ordered_notebooks().values())}
 
@@ -94,3 +97,11 @@ def test_notebooks_are_stripped_thin_and_portable(path):
 def test_notebooks_are_numbered_without_gaps():
     numbers = [int(path.name[:2]) for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_plain_papermill_runs_a_notebook_from_a_profile(smoke):
+    """`papermill -f profile.yaml`: the sections of a profile are names that Python accepts."""
+    command = [sys.executable, "-m", "papermill", str(ordered_notebooks()["07"]), str(smoke.path / "out.ipynb")]
+    command += ["-f", str(PROFILES / "default.yaml"), "-p", "run", str(smoke.path), "-p", "most_clusters", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

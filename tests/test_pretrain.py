@@ -74,7 +74,7 @@ def test_autoencoder_loss_is_half_for_noise_alone():
 
 
 def test_autoencoder_inputs_keep_the_chi_squared():
-    """Weights are in units of the normalised spectrum: weight x flux^2 is (flux - mean)^2 x ivar, noise prevailing."""
+    """Where noise prevails, weight x normalised flux^2 is (flux - mean)^2 x ivar."""
     flux, ivar = 3 + 2 * torch.randn(4, 7781), torch.full((4, 7781), 0.025)
     x, y = pretrain.autoencoder_inputs(flux, ivar, torch.full((4,), 0.2))
     chi2 = (flux - flux.mean(1, keepdim=True)).square() * ivar

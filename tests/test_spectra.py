@@ -68,3 +68,12 @@ def test_degrading_repeats_with_its_seed():
     flux, ivar = noisy(4)
     one, two = (spectra.degrade(flux, ivar, torch.Generator().manual_seed(3))[0] for _ in range(2))
     assert torch.equal(one, two)
+
+
+def test_ivar_is_estimated_where_a_survey_gives_none():
+    flux = 5 + torch.linspace(0, 3, 7781) + 0.5 * torch.randn(20, 7781, generator=torch.Generator().manual_seed(0))
+    flux[:, 100:200] = 0
+    flux[:, 300] = torch.nan
+    ivar = spectra.estimated_ivar(flux)
+    assert (ivar[:, 100:200] == 0).all() and (ivar[:, 300] == 0).all()
+    assert abs(ivar[:, 4000].mean() - 4) < 0.2

@@ -36,7 +36,7 @@ def main():
         stages = {"pretraining": pretraining}
         if pretraining["made_by"] == "shipped with the package":
             stages = {"before": json.loads(path.with_suffix(".json").read_text())}
-        save_encoder(load_encoder(run.weights / f"{kind}_encoder.pt"), path, half=True, **stages, **told)
+        save_encoder(load_encoder(run.weights / "towers" / f"{kind}_encoder.pt"), path, half=True, **stages, **told)
         digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {digest}")
 

@@ -38,7 +38,19 @@ VARIANTS = {
 }
 
 
-def run_variant(variant, features, pairs, split, folder, *, epochs, learning_rate=5e-4, seed=0, progress=True):
+def run_variant(
+    variant,
+    features,
+    pairs,
+    split,
+    folder,
+    *,
+    quantities=("redshift",),
+    epochs,
+    learning_rate=5e-4,
+    seed=0,
+    progress=True,
+):
     """Train heads for a variant and score them on the test split, as in notebooks 05 and 06.
 
     Returns dict: predictions (list of `properties.Prediction`), recall@10 (mean of both directions) and
@@ -69,7 +81,7 @@ def run_variant(variant, features, pairs, split, folder, *, epochs, learning_rat
     test = embeddings.select("test")
     found = retrieval.summary(test.image, test.spectrum)
     return {
-        "predictions": properties.zero_shot(embeddings),
+        "predictions": properties.zero_shot(embeddings, quantities),
         "recall@10": (found["image_to_spectrum"]["recall@10"] + found["spectrum_to_image"]["recall@10"]) / 2,
         "validation_loss": min(row["validation_loss"] for row in history),
     }

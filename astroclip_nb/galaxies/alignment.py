@@ -1,5 +1,6 @@
 """Alignment: heads on the two encoders, trained by InfoNCE, and the embeddings they give."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def align(heads, features, split, config, folder, *, batch_size=512, shuffle_pai
         tuple(torch.from_numpy(array[rows, 0]).float() for array in (features.image, features.spectrum))
         for rows in fixed_batches(validation, batch_size)
     ]
-    data_id = json.dumps([features.identity, batch_size, shuffle_pairs], sort_keys=True)
+    data_id = json.dumps([features.identity, _digest(split), batch_size, shuffle_pairs], sort_keys=True)
     return contrast.fit(
         heads, batches, lambda m: mean_loss(m, held_out), config, folder, data_id=data_id, **options
     )
@@ -63,6 +64,10 @@ def _with_strangers(features, rows, seed):
     spectrum = np.array(features.spectrum)
     spectrum[rows] = spectrum[np.random.default_rng(seed).permutation(rows)]
     return Features(features.image, spectrum, features.identity)
+
+
+def _digest(split):
+    return hashlib.sha256(" ".join(split).encode()).hexdigest()[:16]
 
 
 def mean_loss(model, batches):
@@ -110,15 +115,21 @@ def align_fresh(towers, pairs, split, config, folder, *, batch_size=512, degrade
     def validate(model):
         return mean_loss(model, (central_views(pairs, rows) for rows in fixed_batches(validation, batch_size)))
 
-    data_id = json.dumps([pairs.fingerprint, batch_size, degrade, blur])
+    data_id = json.dumps([pairs.fingerprint, _digest(split), batch_size, degrade, blur])
     return contrast.fit(towers, batches, validate, config, folder, data_id=data_id, **options)
 
 
 def _read(pairs, rows):
     """Images, spectra and inverse variances of ``rows`` as float32 tensors."""
     crops, flux = (torch.from_numpy(pairs.read(name, rows)).float() for name in ("image", "spectrum"))
-    ivar = torch.from_numpy(pairs.read("ivar", rows)).float() if pairs.has_ivar else torch.ones_like(flux)
-    return crops, flux, ivar
+    return crops, flux, read_ivar(pairs, rows, flux)
+
+
+def read_ivar(pairs, rows, flux):
+    """Inverse variances (B, 7781) of ``rows``, estimated from the spectra ``flux`` where the file has none."""
+    if pairs.has_ivar:
+        return torch.from_numpy(pairs.read("ivar", rows)).float()
+    return spectra.estimated_ivar(flux)
 
 
 def central_views(pairs, rows):
@@ -167,14 +178,20 @@ def load_towers(folder):
 def embed_spectra(spectrum_encoder, heads, flux, ivar=None):
     """Embeddings (N, 128) of spectra (N, 7781) from anywhere, given as arrays on the common grid."""
     flux = torch.from_numpy(np.asarray(flux, np.float32))
-    ivar = None if ivar is None else torch.from_numpy(np.asarray(ivar, np.float32))
-    features = spectrum_encoder.eval()(spectra.normalise(flux, ivar)).half().float()  # as the cache rounds them
-    return nn.functional.normalize(heads.eval().tower_b(features), dim=1).numpy()
+    ivar = torch.ones_like(flux) if ivar is None else torch.from_numpy(np.asarray(ivar, np.float32))
+    normalised = spectra.normalise(flux, ivar)
+    return _embed(spectrum_encoder, heads.tower_b, normalised)
 
 
 @torch.inference_mode()
 def embed_images(image_encoder, heads, cutouts):
     """Embeddings (N, 128) of images (N, 3, S, S) in nanomaggies/pixel from anywhere, given as an array."""
     crops = images.central_crop(torch.from_numpy(np.asarray(cutouts, np.float32)))
-    features = image_encoder.eval()(crops).half().float()
-    return nn.functional.normalize(heads.eval().tower_a(features), dim=1).numpy()
+    return _embed(image_encoder, heads.tower_a, crops)
+
+
+def _embed(encoder, head, batch):
+    device = pick_device()
+    encoder, head = encoder.to(device).eval(), head.to(device).eval()
+    features = [encoder(part.to(device)).half().float() for part in batch.split(256)]  # rounded as in the cache
+    return nn.functional.normalize(head(torch.cat(features)), dim=1).cpu().numpy()

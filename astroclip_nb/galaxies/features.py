@@ -85,8 +85,9 @@ def cache_features(
         names = ("image", "spectrum", "ivar") if pairs.has_ivar else ("image", "spectrum")
         for some, arrays in pairs.blocks(names, rows, BLOCK):
             tensors = {name: torch.from_numpy(array).float() for name, array in arrays.items()}
-            ivar = tensors.get("ivar", torch.ones_like(tensors["spectrum"]))
-            generator = torch.Generator().manual_seed(hash((seed, int(some[0]))) & 0x7FFFFFFF)
+            ivar = tensors["ivar"] if pairs.has_ivar else spectra.estimated_ivar(tensors["spectrum"])
+            block_seed = np.random.SeedSequence((seed, int(some[0]))).generate_state(1)[0]
+            generator = torch.Generator().manual_seed(int(block_seed))
             crops = image_views(tensors["image"], n_image_views, generator, blur)
             normalised = spectrum_views(tensors["spectrum"], ivar, n_spectrum_views, generator)
             file["image"][some[0] : some[-1] + 1] = encode(encoders[0], crops, precision)
@@ -128,8 +129,8 @@ def _open_for_writing(path, identity, n, widths):
     return file
 
 
-def open_features(path):
-    """The cache as memory maps. Raises InputError where it is missing or incomplete."""
+def open_features(path, pairs=None):
+    """The cache as memory maps. Raises InputError where it is missing, incomplete, or of other ``pairs``."""
     try:
         with h5py.File(path) as file:
             identity = json.loads(file.attrs["identity"])
@@ -142,6 +143,8 @@ def open_features(path):
         raise InputError(f"{path} is not a feature cache ({error}); run notebook 04 again.") from None
     if done < n:
         raise InputError(f"{path}: {done} of {n} galaxies are encoded; run notebook 04 again to go on.")
+    if pairs is not None and identity["pairs"] != pairs.fingerprint:
+        raise InputError(f"{path} holds features of other galaxies than {pairs.path}; run notebook 04 again.")
     return Features(**maps, identity=identity)
 
 

@@ -27,6 +27,7 @@ def rgb(images, m=0.03, q=20.0, scales=(6.0, 3.4, 2.2)):
     Returns (..., S, S, 3) red (z), green (r), blue (g) in 0..1.
     """
     scaled = np.asarray(images, np.float32) * np.asarray(scales, np.float32)[:, None, None] + m
+    scaled = np.maximum(scaled, 0)
     mean = scaled.mean(-3, keepdims=True)
     mean = np.where(mean > 0, mean, 1e-6)
     stretched = scaled * np.arcsinh(q * mean) / (math.sqrt(q) * mean)

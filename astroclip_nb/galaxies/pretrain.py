@@ -14,6 +14,7 @@ from torch import nn
 
 from .. import contrast
 from . import images, spectra
+from .alignment import read_ivar
 from .features import batch_size_for, shuffled
 from .pairs import WAVELENGTH
 
@@ -121,7 +122,7 @@ class SpectrumAutoencoder(nn.Module):
         return self.reconstruct(x, y[:, -1]) * weight.sqrt(), observed * weight.sqrt()
 
     def loss(self, reconstruction, spectrum):
-        """Half the mean squared residual in units of sigma: 0.5 where only noise is left (Spender's loss)."""
+        """Half the mean squared residual in units of the error (Spender's loss): 0.5 where only error is left."""
         return 0.5 * (reconstruction - spectrum).square().mean()
 
 
@@ -147,8 +148,8 @@ def autoencoder_batches(pairs, rows, batch_size, seed=0):
         order = shuffled(rows, np.random.default_rng((seed, epoch)))
         for start in range(0, len(order) - size + 1, size):
             some = order[start : start + size]
-            flux, ivar = (torch.from_numpy(pairs.read(name, some)) for name in ("spectrum", "ivar"))
-            yield autoencoder_inputs(flux, ivar, redshift[some])
+            flux = torch.from_numpy(pairs.read("spectrum", some)).float()
+            yield autoencoder_inputs(flux, read_ivar(pairs, some, flux), redshift[some])
 
     return batches
 
@@ -168,7 +169,8 @@ def pretrain(model, batches, validation, config, folder, **options):
 @torch.inference_mode()
 def reconstructions(autoencoder, pairs, rows):
     """The autoencoder's pictures of the spectra at ``rows``, in their own units and bins: (N, 7781)."""
-    flux, ivar = (torch.from_numpy(pairs.read(name, rows)) for name in ("spectrum", "ivar"))
+    flux = torch.from_numpy(pairs.read("spectrum", rows)).float()
+    ivar = read_ivar(pairs, rows, flux)
     redshift = torch.from_numpy(pairs.catalogue["redshift"][rows]).float()
     device = next(autoencoder.parameters()).device
     x, _ = autoencoder_inputs(flux, ivar, redshift)

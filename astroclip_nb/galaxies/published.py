@@ -70,8 +70,9 @@ def pairs_from_parquet(sources, path, progress=True):
     Columns: image (152, 152, 3) and spectrum (7781, 1) as nested lists, redshift, targetid. A galaxy stored
     twice keeps its first place only. Goes on where an interrupted call stopped.
     """
-
     sources = [Path(source) for source in sources]
+    if not sources:
+        raise InputError(f"{path}: there is no Parquet file to make it from; give a folder that holds them.")
     tables = [_open_parquet(source) for source in sources]
     identifiers = [table.read(["targetid"])["targetid"].to_numpy() for table in tables]
     keep = _first_of_each(np.concatenate(identifiers))

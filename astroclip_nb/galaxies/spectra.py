@@ -26,6 +26,17 @@ def normalise(spectrum, ivar=None):
     return (residual / sigma).clamp(-CLIP, CLIP)
 
 
+def estimated_ivar(spectrum):
+    """Inverse variance (N, L) for spectra that come without: the scatter between neighbouring bins of each.
+
+    Zero where the flux is not finite or exactly 0, which is how published files fill what was masked.
+    """
+    steps = (spectrum[:, 1:] - spectrum[:, :-1]).nan_to_num()
+    sigma = 1.4826 * steps.abs().median(1, keepdim=True).values / 2**0.5
+    valid = torch.isfinite(spectrum) & (spectrum != 0)
+    return torch.where(valid, sigma.clamp(min=1e-8) ** -2, 0.0)
+
+
 def degrade(spectrum, ivar, generator):
     """What another night could have made of each spectrum: (flux, ivar), both (N, L) float32.
 
