@@ -1,0 +1,1 @@
+"""Benchmarks of this package against plain implementations; ``python -m benchmarks.bench``."""
