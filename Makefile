@@ -13,6 +13,9 @@ test: $(VENV)/ready  ## the test suite
 lab: $(VENV)/ready  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
+bench: $(VENV)/ready  ## every fast path against the plain one, in minutes
+	$(BIN)/python -m benchmarks.bench
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
