@@ -36,3 +36,9 @@ def test_the_plain_sort_and_top_k_agree(monkeypatch):
     queries, gallery = (unit(rng.normal(size=(n, 32))) for n in (20, 500))
     for fast, plain in zip(top_k(queries, gallery, 5), full_argsort(queries, gallery, 5), strict=True):
         np.testing.assert_allclose(fast, plain, rtol=1e-6)
+
+
+def test_the_scaling_page_shows_the_table_of_these_results():
+    command = [sys.executable, "-m", "benchmarks.scaling"]
+    table = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert table in (ROOT / "benchmarks" / "SCALING.md").read_text()
