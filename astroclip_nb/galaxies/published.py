@@ -113,9 +113,7 @@ def read_provabgs(path):
     with _open(path) as file:
         tables = [item for item in file.values() if isinstance(item, h5py.Dataset) and item.dtype.names]
         if not tables:
-            raise InputError(
-                f"{path}: holds no table, expected the one astropy writes; download PROVABGS again."
-            )
+            raise InputError(f"{path}: holds no table, expected the one astropy writes; download PROVABGS again.")
         missing = sorted({"TARGETID", *PROVABGS.values()} - set(tables[0].dtype.names))
         if missing:
             raise InputError(f"{path}: the table lacks {', '.join(missing)}; is it the PROVABGS catalogue?")
@@ -207,7 +205,5 @@ def _unnest(column, shape):
         column = column.flatten()
     values = column.to_numpy(zero_copy_only=False)
     if values.size != n * np.prod(shape):
-        raise InputError(
-            f"{values.size} values in {n} rows of a Parquet column, expected {shape} in each row."
-        )
+        raise InputError(f"{values.size} values in {n} rows of a Parquet column, expected {shape} in each row.")
     return values.reshape(n, *shape).astype(np.float32, copy=False)

@@ -34,9 +34,7 @@ def combine(wavelength, flux, ivar):
     from scipy import sparse
 
     bins = np.rint((np.asarray(wavelength) - WAVELENGTH[0]) / STEP).astype(int)
-    place = sparse.csr_matrix(
-        (np.ones(len(bins)), (np.arange(len(bins)), bins)), (len(bins), len(WAVELENGTH))
-    )
+    place = sparse.csr_matrix((np.ones(len(bins)), (np.arange(len(bins)), bins)), (len(bins), len(WAVELENGTH)))
     flux, ivar = _masked(flux, ivar)
     weight = ivar @ place
     spectrum = np.divide((ivar * flux) @ place, weight, out=np.zeros_like(weight), where=weight > 0)

@@ -76,9 +76,7 @@ def read_spectrum_table(path, redshifts=None):
         table = next((hdu.data for hdu in file if "WAVELENGTH" in _columns(hdu)), None)
         names = [name for name in getattr(table, "names", ()) if re.fullmatch(r"TARGET\d+", name)]
         if not names:
-            raise InputError(
-                f"{path}: no table with columns WAVELENGTH and TARGET<TARGETID>; check the file."
-            )
+            raise InputError(f"{path}: no table with columns WAVELENGTH and TARGET<TARGETID>; check the file.")
         wavelength = table["WAVELENGTH"].astype(float)
         flux = np.stack([table[name].astype(float) for name in names])
     _warn_not_finite(path, flux)
@@ -107,9 +105,7 @@ def read_legacy_cutout(path, size=152):
             raise InputError(f"{path}: {shape} with BANDS = {bands!r}, expected (3, ny, nx) with 'grz'.")
         missing = [band for band in BANDS if band not in bands]
         if missing:
-            raise InputError(
-                f"{path}: BANDS = {bands!r} lacks {', '.join(missing)}; fetch the cut-out in grz."
-            )
+            raise InputError(f"{path}: BANDS = {bands!r} lacks {', '.join(missing)}; fetch the cut-out in grz.")
         image = image[[bands.index(band) for band in BANDS]].astype(np.float32)
         scale = _pixel_scale(path, header)
     bad = int(image.size - np.isfinite(image).sum())
@@ -136,9 +132,7 @@ def pairs_from_survey(spectra, cutouts, path, *, image_size=152, origin="desi"):
     """
     rows = [row for row, targetid in enumerate(spectra["targetid"].tolist()) if targetid in cutouts]
     if not rows:
-        raise InputError(
-            f"None of {len(spectra['targetid'])} spectra has a cut-out; name them <TARGETID>.fits."
-        )
+        raise InputError(f"None of {len(spectra['targetid'])} spectra has a cut-out; name them <TARGETID>.fits.")
     arrays = ("spectrum", "ivar", "targetid")
     columns = {name: values.dtype for name, values in spectra.items() if name not in arrays}
     options = {"image_size": image_size, "columns": columns, "origin": origin, "resume": False}
@@ -186,9 +180,7 @@ def read_redshifts(path):
     with open_fits(path) as file:
         table = next((hdu.data for hdu in file if needed <= _columns(hdu)), None)
         if table is None:
-            raise InputError(
-                f"{path}: no table with columns {', '.join(sorted(needed))}; give a redrock file."
-            )
+            raise InputError(f"{path}: no table with columns {', '.join(sorted(needed))}; give a redrock file.")
         galaxy = (table["SPECTYPE"] == "GALAXY") & (table["ZWARN"] == 0)
         return table["TARGETID"].astype(np.int64), table["Z"].astype(np.float32), galaxy
 
@@ -197,18 +189,14 @@ def _galaxies(path, spectra, redshifts):
     """Add ``redshift`` to spectra and keep the galaxies; everything is kept where no redshifts are given."""
     targetid = spectra["targetid"]
     if len(np.unique(targetid)) < len(targetid):
-        raise InputError(
-            f"{path}: a TARGETID occurs more than once, expected one spectrum for each; coadd them."
-        )
+        raise InputError(f"{path}: a TARGETID occurs more than once, expected one spectrum for each; coadd them.")
     if redshifts is None:
         return {**spectra, "redshift": np.full(len(targetid), np.nan, np.float32)}
     identifiers, redshift, galaxy = read_redshifts(redshifts)
     known = dict(zip(identifiers[galaxy].tolist(), redshift[galaxy].tolist(), strict=True))
     keep = np.array([identifier in known for identifier in targetid.tolist()], bool)
     if not keep.any():
-        raise InputError(
-            f"{redshifts}: none of the {len(targetid)} spectra in {path} is a galaxy with ZWARN 0."
-        )
+        raise InputError(f"{redshifts}: none of the {len(targetid)} spectra in {path} is a galaxy with ZWARN 0.")
     spectra = {name: values[keep] for name, values in spectra.items()}
     spectra["redshift"] = np.array([known[t] for t in spectra["targetid"].tolist()], np.float32)
     return spectra
@@ -221,9 +209,7 @@ def _arm(path, file, arm, n):
     for name, data in zip(names[1:], (flux, ivar, mask), strict=True):
         if data.shape != (n, len(wavelength)):
             expected = f"({n}, {len(wavelength)})"
-            raise InputError(
-                f"{path}: {name} has shape {data.shape}, expected {expected}; download it again."
-            )
+            raise InputError(f"{path}: {name} has shape {data.shape}, expected {expected}; download it again.")
     ivar = np.where(mask == 0, ivar, 0)
     if on_grid(wavelength):
         return wavelength, flux, ivar
@@ -234,9 +220,7 @@ def _hdu(path, file, name):
     try:
         return file[name]
     except KeyError:
-        raise InputError(
-            f"{path}: HDU {name} is missing, expected a DESI coadd file; download it again."
-        ) from None
+        raise InputError(f"{path}: HDU {name} is missing, expected a DESI coadd file; download it again.") from None
 
 
 def _columns(hdu):
@@ -255,9 +239,7 @@ def _pixel_scale(path, header):
     from astropy.wcs.utils import proj_plane_pixel_scales
 
     if "CD1_1" not in header and "CDELT1" not in header:
-        raise InputError(
-            f"{path}: the header gives no pixel scale (CD1_1 or CDELT1); fetch the cut-out again."
-        )
+        raise InputError(f"{path}: the header gives no pixel scale (CD1_1 or CDELT1); fetch the cut-out again.")
     return 3600 * float(np.mean(proj_plane_pixel_scales(WCS(header, naxis=2))))
 
 

@@ -70,9 +70,7 @@ def field_size(galaxy, flux):
 
 def component_transforms(grid, galaxy):
     """Transforms of bulge, old disc and young disc, each of unit flux, (3, size, size // 2 + 1) complex64."""
-    bulge = profiles.sersic(
-        grid, galaxy["bulge_re"], galaxy["bulge_n"], galaxy["bulge_q"], galaxy["bulge_pa"]
-    )
+    bulge = profiles.sersic(grid, galaxy["bulge_re"], galaxy["bulge_n"], galaxy["bulge_q"], galaxy["bulge_pa"])
     if galaxy["bulge_fraction"] >= 1:
         old = young = bulge
     else:
@@ -100,9 +98,7 @@ def observe(grid, scene, fwhm):
     """
     middle = (IMAGE_SIZE - 1) / 2 * PIXEL_SCALE
     centre = profiles.shift(grid, middle, middle)
-    blurred = np.stack(
-        [band * (profiles.moffat(grid, w) * centre) for band, w in zip(scene, fwhm, strict=True)]
-    )
+    blurred = np.stack([band * (profiles.moffat(grid, w) * centre) for band, w in zip(scene, fwhm, strict=True)])
     return fft.irfft2(blurred, s=(grid.size, grid.size))[:, :IMAGE_SIZE, :IMAGE_SIZE]
 
 
