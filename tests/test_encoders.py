@@ -95,6 +95,23 @@ def test_moco_checkpoint_gives_encoder_and_head(tmp_path, crops):
     assert set(head) == {"0.weight", "0.bias", "2.weight", "2.bias"}
 
 
+def test_alignment_starts_from_the_published_head(tmp_path):
+    from astroclip_nb.galaxies import alignment
+
+    net = moco_checkpoint(tmp_path / "resnet50.ckpt")
+    _, head = checkpoints.load_moco(tmp_path / "resnet50.ckpt")
+    checkpoints.save_head(head, tmp_path / "head.pt")
+    heads = alignment.make_heads(2048, 256)
+    alignment.start_image_head(heads, tmp_path / "head.pt")
+    assert torch.equal(heads.tower_a[2].weight, net.fc[2].weight)
+    with pytest.raises(InputError, match="another shape"):
+        alignment.start_image_head(alignment.make_heads(2048, 256, dimension=64), tmp_path / "head.pt")
+    checkpoints.save_head(None, tmp_path / "head.pt")
+    untouched = heads.tower_a[2].weight.clone()
+    alignment.start_image_head(heads, tmp_path / "head.pt")
+    assert torch.equal(heads.tower_a[2].weight, untouched)
+
+
 def test_moco_checkpoint_with_wrong_keys_names_them(tmp_path):
     path = tmp_path / "resnet50.ckpt"
     moco_checkpoint(path)

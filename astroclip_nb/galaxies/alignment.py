@@ -40,6 +40,12 @@ def make_heads(image_features, spectrum_features, *, dimension=128, logit_scale=
     )
 
 
+def start_image_head(heads, path):
+    """Let the image head start as the published model's ``fc``, where ``save_head`` left one at ``path``."""
+    if Path(path).exists():
+        load_exactly(heads.tower_a, read_checkpoint(path), path)
+
+
 def align(heads, features, split, config, folder, *, batch_size=512, shuffle_pairs=False, **options):
     """Train heads on cached features; returns the history. Only galaxies of the split "train" are trained on.
 

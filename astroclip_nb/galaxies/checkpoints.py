@@ -138,6 +138,15 @@ def save_encoder(encoder, path, *, half=False, **provenance):
     Path(path).with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
 
 
+def save_head(state, path):
+    """Write the state of a published head for alignment to start from; None removes what another run left."""
+    if state is None:
+        Path(path).unlink(missing_ok=True)
+        return
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
 def load_encoder(path):
     """An encoder written by ``save_encoder``; its hash is checked against the JSON beside it where there is one."""
     record = Path(path).with_suffix(".json")

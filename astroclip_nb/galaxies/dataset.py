@@ -9,11 +9,11 @@ from .pairs import open_pairs
 
 
 def prepare_pairs(path, source="simulate", n_galaxies=8000, seed=7, provabgs="", progress=True):
-    """Put the pairs of a run in place at ``path`` and open them.
+    """Put the pairs of a run in place at ``path``; returns them open, and how the catalogue was joined.
 
     source : "simulate"; the AstroCLIP HDF5 (viewed without a copy) or a folder of its Parquet copy; or a pairs
     file, used as it is. provabgs : the PROVABGS table, joined on TARGETID, or "". A simulation that is already
-    there is kept.
+    there is kept. The second value counts the table's rows: cut, duplicate, matched and missing; {} without one.
     """
     from .published import join_provabgs, pairs_from_parquet, view_astroclip
     from .simulate import simulate_pairs
@@ -30,9 +30,8 @@ def prepare_pairs(path, source="simulate", n_galaxies=8000, seed=7, provabgs="",
         open_pairs(source).file.close()  # says what is wrong with it, if anything
         path.unlink(missing_ok=True)
         path.symlink_to(Path(source).resolve())
-    if provabgs:
-        join_provabgs(path, provabgs)
-    return open_pairs(path)
+    joined = join_provabgs(path, provabgs) if provabgs else {}
+    return open_pairs(path), joined
 
 
 def _is_simulation(path, n_galaxies, seed):

@@ -1,0 +1,35 @@
+"""Where a run's pairs come from."""
+
+import pytest
+from tiny import tiny_pairs
+
+from astroclip_nb.errors import InputError
+from astroclip_nb.galaxies.dataset import prepare_pairs
+from astroclip_nb.galaxies.pairs import open_pairs
+
+
+def test_a_pairs_file_is_used_as_it_is(tmp_path):
+    pairs, joined = prepare_pairs(tmp_path / "pairs.h5", source=str(tiny_pairs()))
+    with pairs, open_pairs(tiny_pairs()) as original:
+        assert pairs.fingerprint == original.fingerprint and joined == {}
+
+
+def test_a_simulation_is_kept_and_another_one_replaces_it(tmp_path):
+    path = tmp_path / "pairs.h5"
+    options = {"progress": False}
+    prepare_pairs(path, n_galaxies=3, seed=1, **options)[0].file.close()
+    stamp = path.stat().st_mtime_ns
+    prepare_pairs(path, n_galaxies=3, seed=1, **options)[0].file.close()
+    assert path.stat().st_mtime_ns == stamp
+    pairs, _ = prepare_pairs(path, n_galaxies=4, seed=1, **options)
+    with pairs:
+        assert len(pairs) == 4
+
+
+def test_a_source_that_is_nothing_says_so(tmp_path):
+    (tmp_path / "odd.h5").write_bytes(b"not HDF5")
+    with pytest.raises(InputError, match="odd.h5"):
+        prepare_pairs(tmp_path / "pairs.h5", source=str(tmp_path / "odd.h5"))
+    with pytest.raises(InputError, match="does not exist"):
+        prepare_pairs(tmp_path / "pairs.h5", source=str(tmp_path / "absent.h5"))
+    assert not (tmp_path / "pairs.h5").exists()
