@@ -9,13 +9,14 @@ from astroclip_nb.torchvision_cpu import import_torchvision
 
 
 def make_transform(size=96):
-    """Random rotation and flip of one image (3, S, S) and its central crop, from torchvision."""
+    """Random rotation and flips of one image (3, S, S) and its central crop, from torchvision."""
     import_torchvision()
     from torchvision.transforms import v2
 
     return v2.Compose([
         v2.RandomRotation(180, interpolation=v2.InterpolationMode.BILINEAR),
         v2.RandomHorizontalFlip(),
+        v2.RandomVerticalFlip(),
         v2.CenterCrop(size),
     ])  # fmt: skip
 

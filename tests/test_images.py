@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from astroclip_nb.galaxies import images
+from astroclip_nb.galaxies import bilinear, images
 from astroclip_nb.torchvision_cpu import import_torchvision
 
 
@@ -35,15 +35,36 @@ def test_resampling_by_nothing_is_the_central_crop(size):
     assert torch.allclose(images.resample(x, **plain(4)), images.central_crop(x), atol=1e-5)
 
 
-def test_resampling_equals_rotating_then_cropping():
-    """Against torchvision, which rotates counter-clockwise about the centre."""
+def test_resampling_equals_rotating_flipping_then_cropping():
+    """Against torchvision image by image; it rotates counter-clockwise about the centre."""
     functional = import_torchvision().transforms.functional
-    x = smooth_images()
-    degrees = torch.tensor([17.0, -63.0, 90.0, 200.0])
-    ours = images.resample(x, **plain(4) | {"angle": torch.deg2rad(degrees)})
+    x = smooth_images() + 0.1 * torch.randn(4, 3, 152, 152, generator=generator())
+    degrees, flip = torch.tensor([17.0, -63.0, 90.0, 200.0]), torch.tensor([1.0, -1.0, -1.0, 1.0])
+    ours = images.resample(x, **plain(4) | {"angle": torch.deg2rad(degrees), "flip": flip})
     bilinear = functional.InterpolationMode.BILINEAR
     theirs = torch.stack([functional.rotate(i, float(d), bilinear) for i, d in zip(x, degrees, strict=True)])
-    assert (ours - images.central_crop(theirs)).abs().max() < 2e-4
+    theirs[1:3] = functional.hflip(theirs[1:3])
+    assert (ours - functional.center_crop(theirs, 96)).abs().max() < 2e-4
+
+
+@pytest.mark.parametrize("size, full", [(96, 152), (96, 151), (40, 30)])
+def test_the_cpu_samples_as_grid_sample_does(size, full):
+    """Off the edges too, where only zeros are, and by matrices of any kind."""
+    n = 12
+    x = torch.randn(n, 3, full, full, generator=generator(1))
+    matrix = torch.randn(n, 2, 2, generator=generator(2))
+    corner = full * torch.rand(n, 2, generator=generator(3))
+    ours, theirs = bilinear.sample(x, matrix, corner, size), images._grid_sample(x, matrix, corner, size)
+    assert 0.1 < (theirs == 0).float().mean() < 0.9
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-4)  # float32 places pixels to 1e-5 of 152
+
+
+def test_images_of_any_layout_and_number_type_are_sampled():
+    x = smooth_images()
+    turned = plain(4) | {"angle": torch.full((4,), 0.3)}
+    expected = images.resample(x, **turned)
+    assert torch.equal(images.resample(x.contiguous(memory_format=torch.channels_last), **turned), expected)
+    assert torch.allclose(images.resample(x.half(), **turned), expected, atol=2e-3)
 
 
 def test_flip_mirrors_x_and_scale_enlarges():

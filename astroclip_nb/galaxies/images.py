@@ -52,15 +52,24 @@ def resample(images, angle, flip, scale, shift, size=CROP):
     images : (N, 3, S, S); angle : (N,) radians; flip : (N,) +1 or -1 (mirror in x); scale : (N,) factor on
     the galaxy's size; shift : (N, 2) pixels (x, y). Returns (N, 3, size, size); outside the input is zero.
     """
-    n, _, full, _ = images.shape
+    full = images.shape[-1]
     cos, sin = angle.cos() / scale, angle.sin() / scale
-    ratio = size / full  # output pixel -> input coordinates in grid_sample's -1..1
-    rotation = torch.stack([cos * flip, -sin, sin * flip, cos], 1).view(n, 2, 2)
-    offset = 2 * shift / full
-    # An odd difference of sizes puts the crop's centre half a pixel before the image's, as central_crop does.
-    offset = offset - ((full - size) % 2) / full
-    theta = torch.cat([rotation * ratio, offset[:, :, None]], 2)
-    grid = F.affine_grid(theta, (n, 3, size, size), align_corners=False)
+    matrix = torch.stack([cos * flip, -sin, sin * flip, cos], 1).view(-1, 2, 2)
+    middle = (size - 1) / 2  # of the crop; the image's start is that of central_crop
+    corner = (full - size) // 2 + middle + shift - middle * matrix.sum(2)
+    if images.device.type == "cpu":
+        from .bilinear import sample
+
+        return sample(images, matrix, corner, size)
+    return _grid_sample(images, matrix, corner, size)
+
+
+def _grid_sample(images, matrix, corner, size):
+    """What ``bilinear.sample`` does, by PyTorch on any device."""
+    steps = torch.arange(size, device=images.device, dtype=images.dtype)
+    by_x, by_y = (steps[:, None] * matrix[:, None, None, :, i] for i in (0, 1))
+    pixel = corner[:, None, None] + by_x + by_y.transpose(1, 2)  # (N, y, x, 2)
+    grid = (2 * pixel + 1) / images.shape[-1] - 1
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
