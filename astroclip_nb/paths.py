@@ -46,11 +46,6 @@ class RunFolder:
     report = property(lambda self: self.path / "report.html")
 
 
-def run_folder(profile: str) -> RunFolder:
-    """The folder of a named profile: ``<home>/runs/<profile>``."""
-    return RunFolder(home() / "runs" / profile)
-
-
 def data_folder() -> Path:
     """Where downloaded survey files and published weights are kept."""
     return home() / "data"

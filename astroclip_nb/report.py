@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .errors import InputError
-from .paths import REPORT_NOTEBOOK, REPOSITORY, RunFolder, replacing
+from .paths import NOTEBOOKS, REPORT_NOTEBOOK, REPOSITORY, RunFolder, replacing
 
 TOLD_VERSIONS = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "umap-learn", "spender", "faiss-cpu")
 
@@ -20,14 +20,28 @@ def read_metrics(run):
     return json.loads(path.read_text())
 
 
-def record(run, notebook, metrics, parameters=None):
-    """Put what one notebook measured into the run's metrics.json, in place of what it put there before."""
+def record(run, notebook, metrics, parameters=None, data=None):
+    """Put what one notebook measured into the run's metrics.json, in place of what it put there before.
+
+    parameters : the notebook's parameters, or all its variables (``globals()``), of which the parameters are kept.
+    data : the fingerprint of the pairs or observations that the numbers are of.
+    """
     run = run if isinstance(run, RunFolder) else RunFolder(run)
+    told = {"metrics": metrics, "parameters": _declared(notebook, parameters or {}), "data": data}
+    told |= {"run": run.path.name, "commit": _commit()}
     everything = json.loads(run.metrics.read_text()) if run.metrics.exists() else {}
-    everything[notebook] = {"metrics": _plain(metrics), "parameters": _plain(parameters or {})}
-    everything["provenance"] = provenance()
+    everything |= {notebook: _plain(told), "provenance": provenance()}
     with replacing(run.metrics) as temporary:
         temporary.write_text(json.dumps(dict(sorted(everything.items())), indent=1) + "\n")
+
+
+def _declared(notebook, values):
+    """Those of ``values`` that the parameters cell of ``notebook`` names, but for the run folder."""
+    from .run import known_parameters
+
+    path = NOTEBOOKS / f"{notebook}.ipynb"
+    names = known_parameters(path) - {"run"} if path.exists() else set(values)
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _plain(value):

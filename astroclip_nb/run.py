@@ -1,7 +1,8 @@
 """Run the notebooks in order, headlessly: ``python -m astroclip_nb.run --profile default``.
 
-A profile is a YAML file in ``notebooks/profiles``: values for every notebook under ``common`` and for single ones
-under ``nb01``, ``nb02``, ... A value that no notebook knows is an error, not a warning.
+A profile is a YAML file of parameters in ``notebooks/profiles``. A name means the same in every notebook that has
+it, so that papermill takes the same files: ``papermill notebooks/05_retrieval.ipynb out.ipynb -f
+notebooks/profiles/default.yaml``. Here, a name that no notebook knows is an error, not a warning.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 from .errors import InputError
-from .paths import NOTEBOOKS, PROFILES, RunFolder, run_folder
+from .paths import NOTEBOOKS, PROFILES, RunFolder
 
 
 def ordered_notebooks():
@@ -19,18 +20,14 @@ def ordered_notebooks():
 
 
 def load_profile(name):
-    """The parameters of a profile: {"common": {...}, "nb01": {...}, ...}. Raises InputError."""
+    """The parameters of a profile: {name: value}, among them ``run``, the run folder. Raises InputError."""
     import yaml
 
     path = PROFILES / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise InputError(f"there is no profile {name!r}; choose one of {known}, or write {path}.")
-    profile = yaml.safe_load(path.read_text()) or {}
-    odd = set(profile) - {"common", *(f"nb{number}" for number in ordered_notebooks())}
-    if odd:
-        raise InputError(f"{path}: {sorted(odd)} are no notebooks; use 'common' or nb01, nb02, ...")
-    return profile
+    return {"run": f"runs/{name}", **yaml.safe_load(path.read_text())}
 
 
 def known_parameters(notebook):
@@ -40,21 +37,12 @@ def known_parameters(notebook):
     return set(papermill.inspect_notebook(str(notebook)))
 
 
-def parameters_for(profile, overrides, run, notebooks):
-    """{number: parameters} for each notebook; a name that nothing knows is an InputError."""
+def parameters_for(values, notebooks):
+    """{number: parameters} for each notebook: those of ``values`` that it has. InputError for what none has."""
     known = {number: known_parameters(path) for number, path in notebooks.items()}
-    common = {**profile.get("common", {}), **overrides}
-    unknown = sorted(set(common) - set().union(*known.values()))
-    for number in notebooks:
-        unknown += [f"{name} (in {number})" for name in profile.get(f"nb{number}", {}) if name not in known[number]]
-    if unknown:
+    if unknown := sorted(set(values) - set().union(*known.values())):
         raise InputError(f"no notebook has a parameter {', '.join(unknown)}; see the parameters cells.")
-    chosen = {}
-    for number, names in known.items():
-        # Most particular last: the profile for all, the profile for this one, the command line.
-        values = {**profile.get("common", {}), **profile.get(f"nb{number}", {}), **overrides, "run": str(run.path)}
-        chosen[number] = {name: value for name, value in values.items() if name in names}
-    return chosen
+    return {number: {name: values[name] for name in values if name in names} for number, names in known.items()}
 
 
 def execute(notebook, run, parameters, progress=True):
@@ -73,7 +61,7 @@ def execute(notebook, run, parameters, progress=True):
         papermill.execute_notebook(
             str(notebook),
             str(executed),
-            {"run": str(run.path), **parameters},
+            {**parameters, "run": str(run.path)},
             kernel_name="python3",
             progress_bar=False,  # the long steps have bars of their own, which pass through
             stderr_file=sys.stderr if progress else None,
@@ -91,12 +79,13 @@ def execute(notebook, run, parameters, progress=True):
 
 def run_notebooks(profile, *, start=None, end=None, only=None, overrides=None, run=None, progress=True, tell=print):
     """Run a profile's notebooks in order, from ``start`` to ``end`` or ``only`` one. Returns the RunFolder."""
-    run = RunFolder(Path(run).resolve()) if run else run_folder(profile)
     notebooks = ordered_notebooks()
     for number in filter(None, (start, end, only)):
         if number not in notebooks:
             raise InputError(f"there is no notebook {number}; there are {', '.join(notebooks)}.")
-    parameters = parameters_for(load_profile(profile), overrides or {}, run, notebooks)
+    values = {**load_profile(profile), **(overrides or {})}
+    parameters = parameters_for(values, notebooks)
+    run = RunFolder(Path(run).resolve() if run else Path(values["run"]))
     chosen = [only] if only else [n for n in notebooks if (start or n) <= n <= (end or n)]
     for number in chosen:
         begun = time.monotonic()
@@ -119,7 +108,7 @@ def parse_override(text):
 def main(arguments=None):
     """The command line; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m astroclip_nb.run", description="Run the notebooks in order.")
-    parser.add_argument("--profile", default="default", help="smoke, default, pretrain or full")
+    parser.add_argument("--profile", default="default", help="a file of notebooks/profiles; default: default")
     parser.add_argument("--from", dest="start", metavar="NN", help="begin with this notebook")
     parser.add_argument("--to", dest="end", metavar="NN", help="end with this notebook")
     parser.add_argument("--only", metavar="NN", help="run this notebook alone")

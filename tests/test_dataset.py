@@ -4,6 +4,7 @@ import pytest
 from tiny import tiny_pairs
 
 from astroclip_nb.errors import InputError
+from astroclip_nb.galaxies import simulate
 from astroclip_nb.galaxies.dataset import prepare_pairs
 from astroclip_nb.galaxies.pairs import open_pairs
 
@@ -24,6 +25,15 @@ def test_a_simulation_is_kept_and_another_one_replaces_it(tmp_path):
     pairs, _ = prepare_pairs(path, n_galaxies=4, seed=1, **options)
     with pairs:
         assert len(pairs) == 4
+
+
+def test_a_simulation_of_an_older_simulator_is_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "pairs.h5"
+    with monkeypatch.context() as older:
+        older.setattr(simulate, "VERSION", 0)
+        prepare_pairs(path, n_galaxies=3, seed=1, progress=False)[0].file.close()
+    with prepare_pairs(path, n_galaxies=3, seed=1, progress=False)[0] as pairs:
+        assert pairs.attributes["simulator"] == simulate.VERSION
 
 
 def test_a_source_that_is_nothing_says_so(tmp_path):

@@ -100,8 +100,18 @@ def test_notebooks_are_numbered_without_gaps():
 
 
 def test_plain_papermill_runs_a_notebook_from_a_profile(smoke):
-    """`papermill -f profile.yaml`: the sections of a profile are names that Python accepts."""
+    """`papermill -f profile.yaml` gives what the runner gives."""
+    before = json.dumps(read_metrics(smoke)["07_structure"])
     command = [sys.executable, "-m", "papermill", str(ordered_notebooks()["07"]), str(smoke.path / "out.ipynb")]
-    command += ["-f", str(PROFILES / "default.yaml"), "-p", "run", str(smoke.path), "-p", "most_clusters", "3"]
+    command += ["-f", str(PROFILES / "smoke.yaml"), "-p", "run", str(smoke.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert json.dumps(read_metrics(smoke)["07_structure"]) == before
+
+
+def test_what_a_notebook_recorded_says_where_it_comes_from(smoke):
+    recorded = read_metrics(smoke)
+    aligned = recorded["04_alignment"]
+    assert aligned["parameters"]["epochs"] == 2 and aligned["parameters"]["logit_scale"] == 15.5
+    assert aligned["run"] == smoke.path.name and aligned["commit"]
+    assert {recorded[name]["data"] for name in recorded if name[:2] in ("01", "04", "06", "12")} == {aligned["data"]}

@@ -17,7 +17,8 @@ def test_metrics_are_kept_by_notebook_and_replaced(tmp_path):
     report.record(tmp_path, "06", {"a": 1})
     report.record(tmp_path, "06", {"a": 2})
     found = report.read_metrics(RunFolder(tmp_path))
-    assert found["05"] == {"metrics": {"a": 0.5, "b": [0, 1, 2], "c": None}, "parameters": {"k": 4}}
+    assert found["05"]["metrics"] == {"a": 0.5, "b": [0, 1, 2], "c": None}
+    assert found["05"]["parameters"] == {"k": 4} and found["05"]["run"] == tmp_path.name
     assert found["06"]["metrics"] == {"a": 2}
     assert found["provenance"]["numpy"] == np.__version__ and found["provenance"]["commit"]
     json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)

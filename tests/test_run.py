@@ -23,18 +23,27 @@ def notebook(path, source, parameters="x: int = 1  # a number\nrun: str = 'here'
 
 
 @pytest.mark.parametrize("profile", sorted(path.stem for path in PROFILES.glob("*.yaml")))
-def test_every_profile_names_only_known_parameters(profile, tmp_path):
-    values = runner.parameters_for(
-        runner.load_profile(profile), {}, RunFolder(tmp_path), runner.ordered_notebooks()
-    )
-    assert all("run" in parameters for parameters in values.values())
+def test_every_profile_names_only_known_parameters_and_its_own_run(profile):
+    values = runner.load_profile(profile)
+    assert values["run"] == f"runs/{profile}"
+    assert all("run" in chosen for chosen in runner.parameters_for(values, runner.ordered_notebooks()).values())
 
 
-def test_command_line_overrides_the_profile(tmp_path):
-    values = runner.parameters_for(
-        runner.load_profile("smoke"), {"n_galaxies": 5}, RunFolder(tmp_path), runner.ordered_notebooks()
-    )
-    assert values["01"]["n_galaxies"] == 5 and "n_galaxies" not in values["05"]
+def test_a_parameter_of_several_notebooks_means_one_thing():
+    """Profiles are flat: one value for a name, so every notebook that has it must describe it alike or share it."""
+    import papermill
+
+    kinds = {}
+    for path in runner.ordered_notebooks().values():
+        for name, told in papermill.inspect_notebook(str(path)).items():
+            kinds.setdefault(name, set()).add(told["inferred_type_name"])
+    assert all(len(types) == 1 for types in kinds.values())
+
+
+def test_values_go_to_the_notebooks_that_have_them():
+    values = runner.load_profile("smoke") | {"n_galaxies": 5}
+    chosen = runner.parameters_for(values, runner.ordered_notebooks())
+    assert chosen["01"]["n_galaxies"] == 5 and "n_galaxies" not in chosen["05"]
 
 
 def test_unknown_parameter_is_an_error(tmp_path, capsys):

@@ -5,7 +5,7 @@ import pytest
 
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies.pairs import open_pairs
-from astroclip_nb.galaxies.simulate import simulate_pairs, simulate_spectra, survey
+from astroclip_nb.galaxies.simulate import VERSION, simulate_pairs, simulate_spectra, survey
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,14 @@ def test_file_is_a_valid_pairs_file(whole):
         assert set(pairs.catalogue) == set(survey.CATALOGUE)
         assert (pairs.catalogue["mag_r"] < 19.5).all()
         assert (pairs.catalogue["fibre_mag_r"] > pairs.catalogue["mag_r"]).all()
+
+
+def test_the_version_stands_for_these_galaxies():
+    """A change that moves them must raise VERSION (and this line), or old files would pass for new ones."""
+    found = simulate_spectra(3, 3)
+    assert VERSION == 1
+    assert found["mag_r"] == pytest.approx([18.56396, 18.91297, 19.42367], abs=1e-4)
+    assert found["spectrum"][:, 4000] == pytest.approx([10.8448, 6.4767, 4.8253], abs=1e-3)
 
 
 def test_galaxies_do_not_depend_on_their_number_or_on_workers(folder, whole):

@@ -22,11 +22,11 @@ def main():
     run = RunFolder(parser.parse_args().run)
     metrics = read_metrics(run)
     profile = run.path.resolve().name
-    recorded = {name: part.get("parameters", {}) for name, part in metrics.items()}
     told = {
         "command": f"python -m astroclip_nb.run --profile {profile} --to 04",
-        "data": {name: metrics["01_data"]["metrics"][name] for name in ("origin", "n", "train", "fingerprint")},
-        "seeds": {name: values["seed"] for name, values in recorded.items() if "seed" in values},
+        "data": {name: metrics["01_data"]["metrics"][name] for name in ("origin", "n", "train")},
+        "fingerprint": metrics["01_data"]["data"],
+        "parameters": {name: part["parameters"] for name, part in metrics.items() if "parameters" in part},
         "alignment": metrics["04_alignment"]["metrics"],
         "provenance": metrics["provenance"],
     }

@@ -35,13 +35,15 @@ def prepare_pairs(path, source="simulate", n_galaxies=8000, seed=7, provabgs="",
 
 
 def _is_simulation(path, n_galaxies, seed):
-    """Whether ``path`` already holds these simulated galaxies."""
+    """Whether ``path`` already holds these simulated galaxies, of today's simulator."""
+    from .simulate import VERSION
+
     if not path.exists():
         return False
     try:
         with open_pairs(path) as pairs:
-            attributes = pairs.attributes
-            return (attributes["origin"], attributes.get("seed"), len(pairs)) == ("simulated", seed, n_galaxies)
+            found = [pairs.attributes.get(name) for name in ("origin", "simulator", "seed")]
+            return [*found, len(pairs)] == ["simulated", VERSION, seed, n_galaxies]
     except InputError:
         return False
 

@@ -15,7 +15,9 @@ import numpy as np
 from ...errors import InputError
 from ..pairs import create_pairs
 
-__all__ = ["simulate_pairs", "simulate_spectra"]
+__all__ = ["VERSION", "simulate_pairs", "simulate_spectra"]
+
+VERSION = 1  # of the galaxies themselves: to be raised with every change that gives a seed other bytes
 
 
 def simulate_pairs(path, n, seed, *, workers=None, noise=True, progress=True):
@@ -36,8 +38,9 @@ def simulate_pairs(path, n, seed, *, workers=None, noise=True, progress=True):
 
     _check(n, seed)
     writer = create_pairs(
-        path, n, columns=survey.CATALOGUE, origin="simulated", seed=seed, attributes={"noise": noise}
-    )
+        path, n, columns=survey.CATALOGUE, origin="simulated", seed=seed,
+        attributes={"noise": noise, "simulator": VERSION},
+    )  # fmt: skip
     with writer, tqdm(total=n, initial=writer.done, desc="galaxies", disable=not progress) as bar:
         starts = range(writer.done, n, survey.BLOCK)
         counts = [min(survey.BLOCK, n - start) for start in starts]
