@@ -177,7 +177,7 @@ def draw_groups(axis, labels, images, groups, per_group, artefact, seed):
     axis.tick_params(length=0, pad=9)
 
 
-def cluster_images(labels, images, per_group=8, most=8, artefact=None, seed=0, title=None):
+def cluster_images(labels, images, per_group=8, most=12, artefact=None, seed=0, title=None):
     """Random members of each cluster, one row per cluster (Figure 14).
 
     labels : (N,) int, -1 for noise; the ``most`` largest clusters are shown, and noise. artefact : (N,) bool,

@@ -204,7 +204,7 @@ def to_rest_frame(flux, redshift, grid):
     return rest / np.where(scale > 0, scale, np.nan)
 
 
-def cluster_spectra(labels, spectra, redshift, ivar=None, per_group=300, most=6, seed=0):
+def cluster_spectra(labels, spectra, redshift, ivar=None, per_group=300, most=12, seed=0):
     """Median rest-frame spectrum of each cluster with its 16 to 84 % range (Figure 13).
 
     labels (N,) int, -1 for noise; redshift (N,). Each of the ``most`` largest clusters is represented by up
@@ -219,7 +219,7 @@ def cluster_spectra(labels, spectra, redshift, ivar=None, per_group=300, most=6,
         1,
         sharex=True,
         squeeze=False,
-        figsize=(PAGE_WIDTH, 1.15 * len(groups) + 0.6),
+        figsize=(PAGE_WIDTH, (1.15 if len(groups) < 8 else 0.85) * len(groups) + 0.6),
         layout="constrained",
     )
     for axis, (group, colour) in zip(axes[:, 0], group_colours(groups).items(), strict=True):
