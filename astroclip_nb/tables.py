@@ -38,7 +38,12 @@ def baseline_table(metrics):
     quantities = [quantity for quantity in NAMES if quantity in metrics["zero_shot"]]
     header = ["method", "sees", *(NAMES[quantity] for quantity in quantities)]
     rows = []
-    for title, part in (("aligned embeddings, this run", "zero_shot"), ("linear contrastive", "linear")):
+    parts = {
+        "zero_shot": "aligned embeddings, this run",
+        "linear": "linear contrastive",
+        "shuffled": "shuffled pairs",
+    }
+    for part, title in parts.items():
         for side in SIDES if part in metrics else ():
             rows.append([title, side, *(with_error(metrics[part][quantity][side]) for quantity in quantities)])
     for method in metrics.get("baselines", {}).get("redshift", {}):

@@ -5,6 +5,7 @@ From both: canonical correlations, the linear form of contrastive training. Supe
 `supervised`.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,24 +137,48 @@ def table(image_features, spectrum_features, split, catalogue, quantities=("reds
     `principal_components`. Returns a list of `Prediction`, named "photometry k-NN", "photometry boosting",
     "spectrum components k-NN" and "spectrum components boosting".
     """
-    colours = image_features[:, PHOTOMETRY]
-    train, test = split == "train", split == "test"
-    colours = (colours - colours[train].mean(0)) / colours[train].std(0)
+    colours = standardised(image_features[:, PHOTOMETRY], split == "train")
     models = {
-        "photometry k-NN": (knn_predict, colours, {"k": k}),
-        "photometry boosting": (boosted_predict, image_features, {}),
-        "spectrum components k-NN": (knn_predict, spectrum_features, {"k": k}),
-        "spectrum components boosting": (boosted_predict, spectrum_features, {}),
+        "photometry k-NN": (functools.partial(knn_predict, k=k), colours),
+        "photometry boosting": (boosted_predict, image_features),
+        "spectrum components k-NN": (functools.partial(knn_predict, k=k), spectrum_features),
+        "spectrum components boosting": (boosted_predict, spectrum_features),
     }
+    rows = [predictions(name, *model, split, catalogue, quantities) for name, model in models.items()]
+    return [row for of_method in rows for row in of_method]
+
+
+def unaligned(image_features, spectrum_features, split, catalogue, quantities=("redshift", "log_mstar"), k=16):
+    """What the encoders' features (N, F) and (N, F') hold before any head: k-NN, as a list of `Prediction`.
+
+    Named "image features before alignment" and "spectrum features before alignment".
+    """
+    rows = []
+    for name, x in (("image", image_features), ("spectrum", spectrum_features)):
+        x = standardised(np.asarray(x, np.float32), split == "train")
+        predict = functools.partial(knn_predict, k=k)
+        rows += predictions(f"{name} features before alignment", predict, x, split, catalogue, quantities)
+    return rows
+
+
+def standardised(x, train):
+    """Columns of x (N, F) with mean 0 and variance 1 over the rows ``train``; constant ones 0."""
+    sigma = x[train].std(0)
+    return (x - x[train].mean(0)) / np.where(sigma > 0, sigma, 1)
+
+
+def predictions(name, predict, x, split, catalogue, quantities):
+    """One method, predict(train_x, train_y, query_x), for each quantity: fitted on the training split of x (N, F),
+    scored on the test split. A list of `Prediction` called ``name``."""
+    train, test = split == "train", split == "test"
     rows = []
     for quantity in quantities:
         y = np.asarray(catalogue[quantity], np.float64)
         fitted, asked = train & labelled(y), test & labelled(y)
         missing = int(((train | test) & ~labelled(y)).sum())
-        for name, (predict, x, options) in models.items():
-            predicted = predict(x[fitted], y[fitted], x[asked], **options)
-            score = scores(y[asked], predicted, quantity)
-            rows.append(Prediction(quantity, name, y[asked], predicted, score, int(fitted.sum()), missing))
+        predicted = predict(x[fitted], y[fitted], x[asked])
+        score = scores(y[asked], predicted, quantity)
+        rows.append(Prediction(quantity, name, y[asked], predicted, score, int(fitted.sum()), missing))
     return rows
 
 
