@@ -69,21 +69,3 @@ def loss_curves(history, loss="InfoNCE loss [nats]", chance=None, title=None):
     axes[-1, 0].set_xlabel("epoch")
     axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
     return figure
-
-
-def compare_histories(histories, metric="validation_loss", ylabel="validation InfoNCE loss [nats]"):
-    """One metric of several runs against epoch.
-
-    histories : dict of name -> history, as in `loss_curves`; runs without the metric are left out.
-    """
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 2.8), layout="constrained")
-    for name, history in histories.items():
-        history = columns_of(history)
-        if metric in history:
-            axis.plot(history["epoch"], history[metric], label=name)
-    axis.set(xlabel="epoch", ylabel=ylabel)
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(ncols=2)
-    return figure

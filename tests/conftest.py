@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from figure_checks import off_screen, synthetic_galaxies
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -13,3 +14,16 @@ def shared_data():
     if not SHARED_DATA.is_dir():
         pytest.skip("no folder of real galaxies at ../shared/data beside the checkout")
     return SHARED_DATA
+
+
+@pytest.fixture
+def drawing():
+    """Figures are drawn off the screen in the project's style, and closed afterwards."""
+    with off_screen():
+        yield
+
+
+@pytest.fixture
+def galaxies():
+    """Sixty galaxies to draw."""
+    return synthetic_galaxies()

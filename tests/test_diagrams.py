@@ -3,21 +3,12 @@
 import matplotlib
 import numpy as np
 import pytest
-from figure_checks import assert_readable, off_screen, said, synthetic_galaxies
+from figure_checks import assert_readable, said
 
 from astroclip_nb.galaxies import diagrams
 from astroclip_nb.galaxies.pairs import WAVELENGTH
 
-
-@pytest.fixture(autouse=True)
-def drawing():
-    with off_screen():
-        yield
-
-
-@pytest.fixture
-def galaxies():
-    return synthetic_galaxies()
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def output_shapes(network, example, kinds):

@@ -3,22 +3,13 @@
 import matplotlib
 import numpy as np
 import pytest
-from figure_checks import N, assert_readable, off_screen, said, synthetic_galaxies
+from figure_checks import N, assert_readable, said
 
 from astroclip_nb.galaxies import figures, galleries
 from astroclip_nb.galaxies.properties import Prediction
-from astroclip_nb.training_figures import compare_histories, loss_curves
+from astroclip_nb.training_figures import loss_curves
 
-
-@pytest.fixture(autouse=True)
-def drawing():
-    with off_screen():
-        yield
-
-
-@pytest.fixture
-def galaxies():
-    return synthetic_galaxies()
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def history(n=20):
@@ -48,12 +39,6 @@ def test_loss_curves_without_validation_or_rate_has_one_panel():
 
 def test_one_epoch_is_enough():
     assert_readable(loss_curves(history(1)))
-
-
-def test_compare_histories_leaves_out_a_run_without_the_metric():
-    figure = compare_histories({"all": history(), "none": [{"epoch": 0, "train_loss": 1.0}]})
-    assert_readable(figure)
-    assert [line.get_label() for line in figure.axes[0].lines] == ["all"]
 
 
 def test_data_overview_stacks_types_and_survives_missing_columns(galaxies):

@@ -3,23 +3,14 @@
 import matplotlib
 import numpy as np
 import pytest
-from figure_checks import N, answers, assert_readable, off_screen, said, synthetic_galaxies
+from figure_checks import N, answers, assert_readable, said
 from matplotlib.patches import Rectangle
 
 from astroclip_nb.figstyle import COLOURS
 from astroclip_nb.galaxies import galleries
 from astroclip_nb.galaxies.images import central_crop, rgb
 
-
-@pytest.fixture(autouse=True)
-def drawing():
-    with off_screen():
-        yield
-
-
-@pytest.fixture
-def galaxies():
-    return synthetic_galaxies()
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def test_thumbnails_are_the_central_crop_in_order_and_read_once(galaxies):

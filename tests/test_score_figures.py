@@ -2,17 +2,13 @@
 
 import numpy as np
 import pytest
-from figure_checks import assert_readable, off_screen, said
+from figure_checks import assert_readable, said
 
 from astroclip_nb.figstyle import COLOURS
 from astroclip_nb.galaxies import score_figures
 from astroclip_nb.galaxies.properties import PUBLISHED, Prediction
 
-
-@pytest.fixture(autouse=True)
-def drawing():
-    with off_screen():
-        yield
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def test_written_has_a_true_minus_and_no_negative_zero():

@@ -2,21 +2,12 @@
 
 import numpy as np
 import pytest
-from figure_checks import N, answers, assert_readable, off_screen, said, synthetic_galaxies
+from figure_checks import N, answers, assert_readable, said
 
 from astroclip_nb.galaxies import spectrum_figures
 from astroclip_nb.galaxies.pairs import WAVELENGTH
 
-
-@pytest.fixture(autouse=True)
-def drawing():
-    with off_screen():
-        yield
-
-
-@pytest.fixture
-def galaxies():
-    return synthetic_galaxies()
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def test_smooth_ignores_masked_and_missing_pixels():
