@@ -23,26 +23,13 @@ import h5py
 import numpy as np
 
 from ..errors import InputError
+from ..splits import split_of as split_of  # as part of this module's interface
 
 WAVELENGTH = 3600.0 + 0.8 * np.arange(7781)
 BANDS = ("g", "r", "z")
 PIXEL_SCALE = 0.262  # arcsec
 FORMAT, VERSION = "astroclip-pairs", 1
 DATA = ("image", "spectrum", "ivar")
-
-
-def split_of(targetid, validation=0.1, test=0.1):
-    """Split of each TARGETID, (N,) str: "train", "validation" or "test".
-
-    A hash of the identifier alone (splitmix64, Steele et al. 2014) decides, so a galaxy keeps its split when
-    others are added, dropped or reordered.
-    """
-    x = np.asarray(targetid, np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    fraction = (x >> np.uint64(11)) * 2.0**-53
-    return np.select([fraction < validation, fraction < validation + test], ["validation", "test"], "train")
 
 
 def read_rows(dataset, rows):
