@@ -62,8 +62,9 @@ def papermill(notebook, run, **parameters):
 def test_own_data_and_checkpoint(user, tmp_path, checkpoint):
     papermill("09", tmp_path, catalogue=str(user / "abstracts.cat"), previews=str(user / "previews"), size=64)
     papermill(
-        "10", tmp_path, checkpoint=str(user / checkpoint), architecture=str(user / "tiny.json"), epochs=1,
-        observations=str(tmp_path / "observations.h5"), batch_size=4, variants=["softmax", "head", "scratch"],
+        "10", tmp_path, checkpoint=str(user / checkpoint), architecture=str(user / "tiny.json"), hubble_epochs=1,
+        observations=str(tmp_path / "observations.h5"), hubble_batch_size=4,
+        variants=["softmax", "head", "scratch"],
     )  # fmt: skip
     papermill("11", tmp_path, shown=3)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -71,7 +72,7 @@ def test_own_data_and_checkpoint(user, tmp_path, checkpoint):
     tuned = metrics["10_hubble_finetune"]["metrics"]
     assert tuned["origin"] == "hst" and tuned["baseline"] == "base"
     rows = {"softmax", "head", "scratch", "base", "chance", "TF-IDF, no image"}
-    assert set(tuned["scores"]["validation"]) == rows  # no oracle: nobody knows the kinds
+    assert set(tuned["scores"]["test"]) == rows  # no oracle: nobody knows the kinds
     assert metrics["11_hubble_retrieval"]["metrics"]["relevance"] == {}
     for name in FIGURES:
         assert (tmp_path / "figures" / f"hubble_{name}.png").exists()
@@ -80,15 +81,15 @@ def test_own_data_and_checkpoint(user, tmp_path, checkpoint):
 @pytest.mark.slow
 def test_simulated_default_in_small(tmp_path):
     papermill("09", tmp_path, n_proposals=120)
-    papermill("10", tmp_path, epochs=1, batch_size=32, variants=["softmax", "shuffled", "names only"])
+    papermill("10", tmp_path, hubble_epochs=1, hubble_batch_size=32, variants=["softmax", "shuffled", "names only"])
     papermill("11", tmp_path, query="two stars")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     scores = metrics["10_hubble_finetune"]["metrics"]["scores"]
-    assert {"softmax", "shuffled", "untrained", "chance", "class oracle"} <= set(scores["validation"]) & set(
+    assert {"softmax", "shuffled", "untrained", "chance", "class oracle"} <= set(scores["test"]) & set(
         scores["unseen"]
     )
     assert set(metrics["11_hubble_retrieval"]["metrics"]["kind_accuracy"]) >= {"trained kinds", "unseen kinds"}
-    for name in (*FIGURES, "kinds", "census", "unseen", "hypotheses"):
+    for name in (*FIGURES, "kinds", "census", "parts", "hypotheses"):
         assert (tmp_path / "figures" / f"hubble_{name}.png").exists()
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from astroclip_nb.errors import InputError
-from astroclip_nb.hubble.proposals import Proposal, read_catalogue
+from astroclip_nb.hubble.proposals import PARTS, Proposal, read_catalogue
 from astroclip_nb.hubble.summaries import SCHEMA, add_summaries, check_summary, read_summaries, summarise
 
 CATALOGUE = """\
@@ -128,5 +128,20 @@ def test_proposal_without_summary():
     proposal = Proposal(5, "Galaxies", 3, "Title", "Text.")
     with pytest.raises(InputError, match="Proposal 5 has no summary"):
         proposal.caption("summary")
-    with pytest.raises(InputError, match="choose 'summary', 'name' or 'abstract'"):
+    with pytest.raises(InputError, match="choose 'summary', 'abstract' or one of"):
         proposal.caption("title")
+
+
+def test_captions_and_their_parts():
+    summary = {
+        "objects_and_phenomena": ["comet", "one-sided tail", "deep field"],
+        "science_use_cases": ["measure dust"],
+    }
+    proposal = Proposal(1, "Solar System", 20, "T", "We image comets. We measure dust!", summary)
+    assert proposal.caption() == "comet, one-sided tail, deep field; measure dust"
+    assert proposal.parts() == [
+        "comet, one-sided tail, deep field", "one-sided tail, deep field", "comet", "measure dust"
+    ]  # fmt: skip
+    assert [proposal.caption(part) for part in PARTS] == proposal.parts()
+    assert proposal.parts("abstract") == ["We image comets.", "We measure dust!"]
+    assert proposal.parts("name") == []

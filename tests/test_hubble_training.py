@@ -9,7 +9,16 @@ from astroclip_nb.hubble import evaluation, tables
 from astroclip_nb.hubble.encoders import MiniLM, SmallTowers, split_text
 from astroclip_nb.hubble.observations import simulate_observations
 from astroclip_nb.hubble.runs import HubbleRun, Settings, reopen
-from astroclip_nb.hubble.training import Variant, all_variants, batches, crops, embed_images, embed_texts, train
+from astroclip_nb.hubble.training import (
+    Recipe,
+    Variant,
+    all_variants,
+    batches,
+    crops,
+    embed_images,
+    embed_texts,
+    train,
+)
 from astroclip_nb.paths import RunFolder
 
 UNSEEN = ("globular clusters", "comets")
@@ -25,8 +34,8 @@ def hubble(tmp_path_factory):
 def test_rows_share_no_proposal_and_unseen_kinds_are_out(hubble):
     data = hubble[1]
     sets = {part: set(data.proposal(part).tolist()) for part in data.rows}
-    assert not sets["train"] & sets["validation"] and not sets["train"] & sets["unseen"]
-    assert not np.isin(data.kind("train"), UNSEEN).any() and not np.isin(data.kind("validation"), UNSEEN).any()
+    assert sum(map(len, sets.values())) == len(set.union(*sets.values())) == 60
+    assert not any(np.isin(data.kind(part), UNSEEN).any() for part in ("train", "validation", "test"))
     assert set(data.kind("unseen")) <= set(UNSEEN)
     assert sum(len(rows) for rows in data.rows.values()) == len(data.observations)
 
@@ -45,27 +54,53 @@ def test_crops():
 
 def test_batches_pair_images_with_their_captions(hubble):
     data = hubble[1]
-    captions = data.observations.captions()
-    x, y = next(iter(batches(data.observations, data.rows["train"], captions, data.towers, 8, seed=0)(0)))
+    captions, rows = data.observations.captions(), data.rows["train"]
+    x, y = first_batch(data)
     assert x.shape == (8, 112, 112) and x.dtype == torch.uint8 and y.shape == (8, 384)
-    rng = np.random.default_rng([0, 0])
-    order = rng.permutation(data.rows["train"])[:8]
+    order = np.random.default_rng([0, 0]).permutation(rows)[:8]
     right = data.towers.texts([captions[i] for i in data.observations.proposal[order]])
     assert torch.equal(y, right)
-    _, shuffled = next(iter(batches(data.observations, data.rows["train"], captions, data.towers, 8, 0, True)(0)))
+    _, shuffled = first_batch(data, shuffled=True)
     assert not torch.equal(shuffled, y)
     assert np.allclose(np.sort(shuffled.sum(1)), np.sort(y.sum(1)))  # the same captions, of other images
     with pytest.raises(InputError, match="fewer than one batch of 500"):
-        next(iter(batches(data.observations, data.rows["train"], captions, data.towers, 500, 0)(0)))
+        first_batch(data, batch_size=500)
+
+
+def first_batch(data, batch_size=8, **variant):
+    parts = data.observations, data.rows["train"], Variant(1e-3, **variant), Recipe(1, batch_size), data.towers
+    return next(iter(batches(*parts)(0)))
+
+
+@pytest.mark.parametrize("text", ["summary", "abstract", "name"])
+def test_some_captions_are_cut_to_a_part(hubble, text):
+    data, seen = hubble[1], []
+    proposals = data.observations.proposals
+
+    class Towers:
+        resolution, crop = 128, 112
+
+        @staticmethod
+        def texts(captions, rng):
+            seen.extend(captions)
+            return torch.zeros(len(captions), 1)
+
+    rows, recipe = data.rows["train"], Recipe(1, len(data.rows["train"]), part_share=0.5)
+    next(iter(batches(data.observations, rows, Variant(1e-3, text=text), recipe, Towers)(0)))
+    order = data.observations.proposal[np.random.default_rng([0, 0]).permutation(rows)]
+    whole = [caption == proposals[i].caption(text) for caption, i in zip(seen, order, strict=True)]
+    parts = [caption in proposals[i].parts(text) for caption, i in zip(seen, order, strict=True)]
+    assert np.logical_or(whole, parts).all()
+    expected = 1.0 if text == "name" else 0.5
+    assert abs(np.mean(whole) - expected) < 4 * np.sqrt(0.25 / len(rows)) * (text != "name") + 1e-9
 
 
 def test_training_learns_keeps_and_repeats(hubble):
     run, data = hubble
-    variant = Variant(2e-3)
-    options = dict(epochs=3, batch_size=16, progress=False)
+    variant, recipe = Variant(2e-3), Recipe(epochs=4, batch_size=16, schedule="cosine")
     rows = {**data.rows, "validation": data.rows["train"]}  # tiny: can it learn what it sees?
-    model, history = train(variant, data.observations, rows, data.towers, data.folder / "softmax", **options)
-    assert [row["step"] for row in history] == [k * (len(rows["train"]) // 16) for k in range(4)]
+    model, history = train(variant, recipe, data.observations, rows, data.towers, data.folder / "softmax", False)
+    assert [row["step"] for row in history] == [k * (len(rows["train"]) // 16) for k in range(5)]
     assert history[-1]["validation_loss"] < history[0]["validation_loss"] - 0.3
     assert history[-1]["top_10"] > 0.2
     vectors = embed_images(model, data.towers, data.observations, rows["train"][:20])
@@ -77,7 +112,7 @@ def test_training_learns_keeps_and_repeats(hubble):
     assert np.array_equal(
         embed_texts(loaded, again.towers, ["comets"]), embed_texts(model, data.towers, ["comets"])
     )
-    other, _ = train(variant, data.observations, rows, data.towers, run.path / "other", **options)
+    other, _ = train(variant, recipe, data.observations, rows, data.towers, run.path / "other", False)
     assert np.array_equal(embed_images(other, data.towers, data.observations, rows["train"][:20]), vectors)
 
 
@@ -149,6 +184,10 @@ def test_tfidf_finds_and_needs_no_image(hubble):
     cluster = np.flatnonzero(kind == "galaxy clusters")
     found = evaluation.relevance([cluster, cluster], kind, ["galaxy clusters", "comets"])
     assert found == {"galaxy clusters": 1.0, "comets": 0.0}
+    possible = evaluation.best_relevance(
+        np.array(["comets"] * 4 + ["galaxy clusters"] * 12), ["comets", "dark matter"]
+    )
+    assert possible == {"comets": 0.4, "dark matter": 1.0}
 
 
 def test_zero_shot_accuracies():

@@ -6,6 +6,11 @@ from ..retrieval import ranks, recall_at_percent, top_k
 from .queries import HYPOTHESES, RELEVANT_KINDS
 
 PERCENTS = (1, 5, 10, 20, 50)
+# what is left of a caption, as a figure says it -> text of `Proposal.caption`
+CAPTION_PARTS = {
+    "whole caption": "summary", "objects and attributes": "objects", "attributes alone": "attributes",
+    "name alone": "name", "use cases alone": "uses",
+}  # fmt: skip
 
 # PAPERCLIP (arXiv 2403.08851), 3,000 real validation images: top-1, and top-k % of all captions
 PUBLISHED = {
@@ -115,6 +120,11 @@ def relevance(orders, kind, queries, k=10):
     }
 
 
+def best_relevance(kind, queries, k=10):
+    """The highest `relevance` that any order of images of these kinds (n,) can have, by query."""
+    return {query: min(1.0, int(is_relevant(kind, query).sum()) / k) for query in queries}
+
+
 def order_by_query(query_vectors, image, proposal):
     """Images from best to worst for each query, one of each proposal: (Q, number of proposals)."""
     return one_per_proposal(top_k(query_vectors, image, len(image))[1], proposal)
@@ -182,15 +192,3 @@ def hypotheses_of(best, kind):
     """Which of the named hypotheses (n, k) hold for the true kind (n,) of their image: flags (n, k)."""
     holds = {h.text: h.kinds for h in HYPOTHESES}
     return np.array([[k in holds[text] for text in row] for row, k in zip(best, kind, strict=True)])
-
-
-def caption_parts(proposal):
-    """Captions of what remains when parts of a summary are left out: name of the part -> caption."""
-    objects, uses = proposal.summary["objects_and_phenomena"], proposal.summary["science_use_cases"]
-    return {
-        "whole caption": proposal.caption(),
-        "objects and attributes": ", ".join(objects),
-        "attributes alone": ", ".join(objects[1:] or objects),
-        "name alone": objects[0],
-        "use cases alone": ", ".join(uses),
-    }

@@ -7,17 +7,20 @@ import numpy as np
 from ..figstyle import COLOURS, CYCLE, PAGE_WIDTH, SMALL
 from .evaluation import PERCENTS
 
+LINE = 8.6  # points from one line of small type to the next
+
+# a marker beside each colour, so that lines are told apart without colours too
 STYLES = {
-    "softmax": dict(color=CYCLE[0]),
-    "other rate": dict(color=CYCLE[5]),
-    "sigmoid": dict(color=CYCLE[1]),
-    "abstracts": dict(color=CYCLE[2]),
-    "names only": dict(color=CYCLE[3]),
-    "head": dict(color=CYCLE[4]),
-    "scratch": dict(color=CYCLE[7]),
-    "shuffled": dict(color="0.45", ls="-."),
-    "untrained": dict(color="0.7"),
-    "base": dict(color="0.7"),
+    "softmax": dict(color=CYCLE[0], marker="o"),
+    "other rate": dict(color=CYCLE[5], marker="s"),
+    "sigmoid": dict(color=CYCLE[1], marker="^"),
+    "abstracts": dict(color=CYCLE[2], marker="v"),
+    "names only": dict(color=CYCLE[3], marker="D"),
+    "head": dict(color=CYCLE[4], marker="P"),
+    "scratch": dict(color=CYCLE[7], marker="*"),
+    "shuffled": dict(color="0.45", marker="x", ls="-."),
+    "untrained": dict(color="0.7", marker="."),
+    "base": dict(color="0.7", marker="."),
 }
 
 
@@ -44,14 +47,14 @@ def _show(axis, image):
 
 
 def gallery(images, titles, columns, simulated):
-    """Images (n, S, S) with a title each."""
+    """Images (n, S, S) with a title of up to two lines each."""
     rows = -(-len(images) // columns)
-    figure, axes = _subplots(rows, columns, height=rows * (PAGE_WIDTH / columns + 0.25), squeeze=False)
+    figure, axes = _subplots(rows, columns, height=rows * (PAGE_WIDTH / columns + 0.3), squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
         _show(axis, image)
-        axis.set_title(textwrap.fill(title, 19), fontsize=SMALL - 1, loc="center", pad=2)
+        axis.set_title(textwrap.fill(title, 17), fontsize=SMALL, loc="center", pad=2)
     return _stamp(figure, simulated)
 
 
@@ -78,7 +81,7 @@ def accuracy_against_step(histories, chance, oracle, simulated):
     for axis, percent in zip(axes, (5, 10), strict=True):
         for name, history in histories.items():
             steps, values = zip(*[(row["step"], row[f"top_{percent}"]) for row in history], strict=True)
-            axis.plot(steps, values, marker=".", ms=4, label=name, **STYLES[name])
+            axis.plot(steps, values, ms=4, label=name, **STYLES[name])
         axis.axhline(chance[f"{percent} %"], color="black", ls="--", lw=0.9, label="chance")
         if oracle:
             axis.axhline(oracle[f"{percent} %"], color="black", ls=":", lw=1.1, label="class oracle")
@@ -97,7 +100,8 @@ def accuracy_against_k(curves, oracles, simulated):
     for axis, (title, by_variant) in zip(axes[0], curves.items(), strict=True):
         for name, rank in by_variant.items():
             best = np.floor(k / 100 * len(rank))
-            axis.plot(k, (rank[:, None] <= best).mean(axis=0), label=name, **STYLES[name])
+            found = (rank[:, None] <= best).mean(axis=0)
+            axis.plot(k, found, ms=4, markevery=6, label=name, **STYLES[name])
         axis.plot(k, k / 100, color="black", ls="--", lw=0.9, label="chance")
         if oracles.get(title):
             values = [oracles[title][f"{p} %"] for p in PERCENTS]
@@ -132,8 +136,8 @@ def image_to_text(images, best, holds, abstracts, simulated):
     (then it is bold); abstracts : n texts.
     """
     figure, axes = _subplots(
-        len(images), 2 + len(best), height=1.4 * len(images), squeeze=False,
-        width_ratios=[1.1, *(1.7 for _ in best), 2.6],
+        len(images), 2 + len(best), height=1.45 * len(images), squeeze=False,
+        width_ratios=[1.1, *(1.6 for _ in best), 2.6],
     )  # fmt: skip
     for axis, heading in zip(axes[0], ("image", *best, "abstract"), strict=True):
         axis.set_title(heading, loc="left", fontweight="bold")
@@ -142,13 +146,22 @@ def image_to_text(images, best, holds, abstracts, simulated):
         for axis in row[1:]:
             axis.axis("off")
         for axis, model in zip(row[1:], best, strict=False):
-            for place, (name, flag) in enumerate(zip(best[model][i], holds[model][i], strict=True)):
-                line = textwrap.shorten(name, 42, placeholder="…")
-                weight = "bold" if flag else "normal"
-                axis.text(0, 0.92 - 0.2 * place, line, fontsize=SMALL - 1, va="top", fontweight=weight)
-        words = textwrap.fill(textwrap.shorten(abstracts[i], 480, placeholder=" …"), 56)
-        row[-1].text(0, 0.98, words, fontsize=SMALL - 1.5, va="top")
+            _list(axis, best[model][i], holds[model][i])
+        words = textwrap.fill(textwrap.shorten(abstracts[i], 480, placeholder=" …"), 50)
+        row[-1].text(0, 1, words, fontsize=SMALL, va="top")
     return _stamp(figure, simulated)
+
+
+def _list(axis, names, flags):
+    """Names below one another from the top of the axis, over two lines where they are long; flagged ones bold."""
+    lines = 0
+    for name, flag in zip(names, flags, strict=True):
+        written = textwrap.fill(name, 29, subsequent_indent="   ")
+        axis.annotate(
+            written, (0, 1), xytext=(0, -LINE * lines), textcoords="offset points", va="top", fontsize=SMALL,
+            fontweight="bold" if flag else "normal",
+        )  # fmt: skip
+        lines += 1 + written.count("\n")
 
 
 def text_to_image(images, queries, relevant, simulated, title):
@@ -156,7 +169,7 @@ def text_to_image(images, queries, relevant, simulated, title):
     n = len(images[0])
     figure, axes = _subplots(len(queries), n, height=1.22 * len(queries) + 0.2, squeeze=False)
     for row, found, query, flags in zip(axes, images, queries, relevant, strict=True):
-        row[0].set_ylabel(textwrap.fill(query, 14), fontsize=SMALL + 1, rotation=0, ha="right", va="center")
+        row[0].set_ylabel(textwrap.fill(query, 14), fontsize=SMALL, rotation=0, ha="right", va="center")
         for axis, image, flag in zip(row, found, flags, strict=True):
             _show(axis, image)
             if flag:
@@ -167,20 +180,26 @@ def text_to_image(images, queries, relevant, simulated, title):
 
 
 def bars_by_part(values, chance, oracle, simulated):
-    """Top-10 % of unseen kinds by what the caption keeps. values : model -> {part: accuracy}."""
-    figure, axis = _subplots(height=2.8)
-    parts = list(next(iter(values.values())))
-    width = 0.8 / len(values)
-    for i, (name, by_part) in enumerate(values.items()):
-        place = np.arange(len(parts)) + (i - (len(values) - 1) / 2) * width
-        bars = axis.bar(place, list(by_part.values()), width, label=name, color=STYLES[name]["color"])
-        axis.bar_label(bars, fmt="%.2f", fontsize=SMALL)
-    axis.axhline(chance, color="black", ls="--", lw=0.9, label="chance")
-    axis.axhline(oracle, color="black", ls=":", lw=1.1, label="class oracle")
-    axis.axhline((chance + oracle) / 2, color="0.6", lw=0.8, label="half the gap")
-    axis.set_xticks(np.arange(len(parts)), parts)
-    axis.set(ylabel="top-10 % accuracy, unseen kinds", ylim=(0, 1))
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    """Top-10 % by what is kept of the caption, a panel for each set of images.
+
+    values : panel title -> {model: {part of the caption: accuracy}}; chance, oracle : panel title -> accuracy for
+    whole captions.
+    """
+    figure, axes = _subplots(1, len(values), height=3.2, sharey=True, squeeze=False)
+    for axis, (title, by_model) in zip(axes[0], values.items(), strict=True):
+        parts = list(next(iter(by_model.values())))
+        width = 0.8 / len(by_model)
+        for i, (name, by_part) in enumerate(by_model.items()):
+            place = np.arange(len(parts)) + (i - (len(by_model) - 1) / 2) * width
+            bars = axis.barh(place, list(by_part.values()), width, label=name, color=STYLES[name]["color"])
+            axis.bar_label(bars, fmt="%.2f", fontsize=SMALL, padding=2)
+        axis.axvline(chance[title], color="black", ls="--", lw=0.9, label="chance")
+        axis.axvline(oracle[title], color="black", ls=":", lw=1.1, label="class oracle")
+        axis.axvline((chance[title] + oracle[title]) / 2, color="0.6", lw=0.8, label="half way")
+        axis.set(xlabel="top-10 % accuracy", xlim=(0, 1.08), title=title)
+        axis.set_yticks(np.arange(len(parts)), parts)
+    axes[0, 0].invert_yaxis()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return _stamp(figure, simulated)
 
 

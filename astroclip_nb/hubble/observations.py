@@ -26,16 +26,6 @@ FORMAT, VERSION = "astroclip-observations", 1
 WHITE = 255
 
 
-def split_of(proposal_id, validation=0.15):
-    """Split of each proposal, (P,) str: "train" or "validation", by a hash of its ID alone.
-
-    All images of a proposal share its split, and it stays when others are added, dropped or reordered.
-    """
-    digests = (hashlib.sha256(str(int(number)).encode()).digest() for number in proposal_id)
-    fraction = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])
-    return np.where(fraction < validation, "validation", "train")
-
-
 def square_preview(path, size=512):
     """A preview image as a square, (size, size) uint8: longest side to ``size`` (Lanczos), padded with white.
 
@@ -60,7 +50,7 @@ class Observations:
     """An observations file, checked.
 
     proposals : list of P; proposal : (N,) index of each image's proposal; origin, seed, image_size,
-    problems : as in the file; fingerprint : hash of the data's identity.
+    problems : as in the file; fingerprint : hash of the words, the first images, and whose each is.
     """
 
     def __init__(self, path):
@@ -89,8 +79,10 @@ class Observations:
                 f"{self.path}: every image needs the ID of exactly one proposal; run notebook 09 again."
             )
         self.proposal = np.array([place[number] for number in image_id.tolist()])
-        identity = [self.origin, self.seed, *shape, image_id.tolist()]
-        self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        words = [[proposal.summary, proposal.abstract] for proposal in self.proposals]
+        digest = hashlib.sha256(json.dumps([self.origin, self.seed, *shape, image_id.tolist(), words]).encode())
+        digest.update(file["image"][:8].tobytes())
+        self.fingerprint = digest.hexdigest()[:16]
 
     def __len__(self):
         return len(self.proposal)

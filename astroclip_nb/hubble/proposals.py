@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 
 FIELDS = ("Prop. Type", "Category", "ID", "Cycle", "Title", "PI")
+PARTS = ("objects", "attributes", "name", "uses")  # of a summary
 _SEPARATOR = re.compile(r"-{5,}\s*")
 
 
@@ -29,19 +30,26 @@ class Proposal:
     truth: dict = field(default_factory=dict)
 
     def caption(self, text="summary") -> str:
-        """The caption by "summary" (objects; uses), "name" (the first object of the summary) or "abstract"
-        (category and abstract). Summary and abstract are as in PAPERCLIP.
+        """The caption by "summary" (objects; uses) or "abstract" (category and abstract), both as in PAPERCLIP, or
+        by a part of the summary: "objects", "name" (the first of them), "attributes" (the others) or "uses".
 
         Raises InputError for a proposal without a summary.
         """
-        if text not in ("summary", "name", "abstract"):
-            raise InputError(f"text is {text!r}; choose 'summary', 'name' or 'abstract'.")
+        if text not in (*PARTS, "summary", "abstract"):
+            raise InputError(f"text is {text!r}; choose 'summary', 'abstract' or one of {PARTS}.")
         if text == "abstract":
             return f"Category: {self.category}. {self.abstract}"
         if self.summary is None:
             raise InputError(f"Proposal {self.id} has no summary; summarise it first, or use text='abstract'.")
         objects, uses = self.summary["objects_and_phenomena"], self.summary["science_use_cases"]
-        return objects[0] if text == "name" else f"{', '.join(objects)}; {', '.join(uses)}"
+        said = {"objects": objects, "name": objects[:1], "attributes": objects[1:] or objects, "uses": uses}
+        return ", ".join(said[text]) if text in PARTS else f"{', '.join(objects)}; {', '.join(uses)}"
+
+    def parts(self, text="summary") -> list[str]:
+        """Shorter captions: the parts of a summary, the sentences of an abstract; none of what is a part itself."""
+        if text == "abstract":
+            return re.split(r"(?<=[.?!])\s+", self.abstract)
+        return [self.caption(part) for part in PARTS] if text == "summary" else []
 
 
 def read_catalogue(path, allow_cut=False) -> list[Proposal]:

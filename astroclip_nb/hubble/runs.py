@@ -10,7 +10,8 @@ import torch
 from ..device import pick_device
 from ..errors import InputError
 from ..paths import RunFolder, replacing
-from .observations import Observations, split_of
+from ..splits import split_of
+from .observations import Observations
 from .training import Variant, embed_images, embed_texts
 
 
@@ -28,7 +29,8 @@ class Settings:
 class HubbleRun:
     """Observations, towers, and the rows (indices of images) of each part of the data.
 
-    rows : "train", "validation", and "unseen": every image of the kinds kept out of training, on simulated data.
+    rows : "train", "validation" (what is chosen by), "test" (what is reported), and "unseen": every image of the
+    kinds kept out of training, on simulated data.
     """
 
     def __init__(self, run: RunFolder, settings: Settings):
@@ -46,15 +48,15 @@ class HubbleRun:
         split = split_of(self.observations.id)
         split = np.where(np.isin(self.observations.kind, settings.unseen), "unseen", split)
         of_image = split[self.observations.proposal]
-        self.rows = {name: np.flatnonzero(of_image == name) for name in ("train", "validation", "unseen")}
-        for name in ("train", "validation"):
+        self.rows = {name: np.flatnonzero(of_image == name) for name in ("train", "validation", "test", "unseen")}
+        for name in ("train", "validation", "test"):
             if not len(self.rows[name]):
                 raise InputError(f"{settings.observations} has no image in the {name} split; add proposals.")
 
     @property
     def held_out(self):
-        """Names of the parts that were not trained on and have images."""
-        return [part for part in ("validation", "unseen") if len(self.rows[part])]
+        """Names of the parts that took part in no training or choice, and have images."""
+        return [part for part in ("test", "unseen") if len(self.rows[part])]
 
     def kind(self, part):
         """True kind of the images of a part, (n,) str."""

@@ -5,7 +5,7 @@ from .evaluation import PERCENTS
 
 COLUMNS = ("top-1", *(f"{percent} %" for percent in PERCENTS))
 PUBLISHED_COLUMNS = ("top-1", "5 %", "10 %", "20 %", "50 %")
-PARTS = {"validation": "unseen proposals", "unseen": "unseen kinds of object"}
+PARTS = {"test": "held-out proposals", "unseen": "unseen kinds of object"}
 
 
 def _number(row, column, digits=3):
@@ -13,13 +13,13 @@ def _number(row, column, digits=3):
     return f"{row[column]:.{digits}f}" if row.get(column) is not None else ""
 
 
-def retrieval_table(metrics, part="validation", level="image"):
+def retrieval_table(metrics, part="test", level="image"):
     """Share of images whose own caption is among the best, by variant and baseline.
 
-    metrics : of notebook 10; part : "validation" or "unseen"; level : "image" or "proposal". Published numbers
-    are beside the validation images, for which alone they exist.
+    metrics : of notebook 10; part : "test" or "unseen"; level : "image" or "proposal". Published numbers are beside
+    the test images, for which alone they exist.
     """
-    published = metrics["published"] if (part, level) == ("validation", "image") else {}
+    published = metrics["published"] if (part, level) == ("test", "image") else {}
     header = [f"{PARTS[part]}, per {level} ({metrics['origin']})", *COLUMNS]
     header += [f"published {column}" for column in PUBLISHED_COLUMNS] if published else []
     rows = []

@@ -1,5 +1,6 @@
 """Training on observations: the variants that are compared, augmented views, and the call of the shared fit."""
 
+import zlib
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..retrieval import ranks, recall_at_percent
 class Variant:
     """One way to train; variants differ in one field each.
 
-    objective : "softmax" or "sigmoid"; text : caption by "summary", "abstract" or "name" (first object alone);
+    objective : "softmax" or "sigmoid"; text : caption by "summary", "abstract" or "name", see `Proposal.caption`;
     train : "full", or "head" for frozen towers with an MLP head each; start : "checkpoint" or "scratch";
     shuffled : pairs permuted within the batch, a control that can learn nothing of the images' content.
     """
@@ -32,6 +33,25 @@ class Variant:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every variant is trained.
+
+    part_share : probability of a caption to be cut to one of its parts (`Proposal.parts`), so that a short text is
+    no stranger later; 0 in PAPERCLIP. schedule : "warmup" rises to the rate and stays, as in PAPERCLIP; "cosine"
+    then falls to zero.
+    """
+
+    epochs: int
+    batch_size: int
+    part_share: float = 0.0
+    schedule: str = "warmup"
+    warmup_steps: int = 0
+    weight_decay: float = 1e-3
+    precision: str = "fp32"
+    seed: int = 0
 
 
 def all_variants(learning_rate, other_learning_rate):
@@ -80,19 +100,25 @@ def crops(images, resolution, crop, rng=None):
     return torch.from_numpy(out)
 
 
-def batches(observations, rows, captions, towers, batch_size, seed, shuffled=False):
+def batches(observations, rows, variant, recipe, towers):
     """``batches(epoch)`` for `contrast.fit`: all rows once in random order, in whole batches of (crops, text)."""
-    if len(rows) < batch_size:
-        raise InputError(f"{len(rows)} training images are fewer than one batch of {batch_size}; lower batch_size.")
+    size = recipe.batch_size
+    if len(rows) < size:
+        raise InputError(f"{len(rows)} training images are fewer than one batch of {size}; lower the batch size.")
+    whole = observations.captions(variant.text)
+    parts = [proposal.parts(variant.text) for proposal in observations.proposals]
+
+    def caption(i, rng):
+        return parts[i][rng.integers(len(parts[i]))] if parts[i] and rng.random() < recipe.part_share else whole[i]
 
     def of_epoch(epoch):
-        rng = np.random.default_rng([seed, epoch])
+        rng = np.random.default_rng([recipe.seed, epoch])
         order = rng.permutation(rows)
-        for start in range(0, len(rows) - batch_size + 1, batch_size):
-            some = order[start : start + batch_size]
+        for start in range(0, len(rows) - size + 1, size):
+            some = order[start : start + size]
             images = crops(observations.images(some), towers.resolution, towers.crop, rng)
-            partners = rng.permutation(some) if shuffled else some
-            yield images, towers.texts([captions[i] for i in observations.proposal[partners]], rng)
+            partners = rng.permutation(some) if variant.shuffled else some
+            yield images, towers.texts([caption(i, rng) for i in observations.proposal[partners]], rng)
 
     return of_epoch
 
@@ -138,23 +164,24 @@ def validation(observations, rows, captions, towers, batch_size, percents=(5, 10
     return validate
 
 
-def train(variant, observations, rows, towers, folder, *, epochs, batch_size, warmup_steps=0, weight_decay=1e-3,
-          precision="fp32", seed=0, progress=True, label="training"):  # fmt: skip
-    """Train one variant on ``rows["train"]``, validated on ``rows["validation"]`` (indices of images).
+def train(variant, recipe, observations, rows, towers, folder, progress=True, label="training"):
+    """Train one variant on ``rows["train"]``, chosen by ``rows["validation"]`` (indices of images).
 
     Returns the model on its best weights and its history, a list of dicts with "step", the first being step 0.
     """
     captions = observations.captions(variant.text)
-    validate = validation(observations, rows["validation"], captions, towers, batch_size)
-    model = towers.build(variant, seed)
+    validate = validation(observations, rows["validation"], captions, towers, recipe.batch_size)
+    model = towers.build(variant, recipe.seed)
     with torch.inference_mode():
         start = {name: float(value) for name, value in validate(model).items()}
+    per_epoch = len(rows["train"]) // recipe.batch_size
     config = FitConfig(
-        epochs=epochs, learning_rate=variant.learning_rate, weight_decay=weight_decay, optimizer="adamw",
-        schedule="warmup", warmup_steps=warmup_steps, precision=precision, seed=seed,
+        epochs=recipe.epochs, learning_rate=variant.learning_rate, weight_decay=recipe.weight_decay,
+        optimizer="adamw", schedule=recipe.schedule, warmup_steps=recipe.warmup_steps,
+        total_steps=recipe.epochs * per_epoch, precision=recipe.precision, seed=recipe.seed,
     )  # fmt: skip
-    feed = batches(observations, rows["train"], captions, towers, batch_size, seed, variant.shuffled)
-    identity = [observations.fingerprint, towers.identity, asdict(variant), batch_size, len(rows["train"])]
+    feed = batches(observations, rows["train"], variant, recipe, towers)
+    some = zlib.crc32(np.sort(rows["train"]).tobytes())
+    identity = [observations.fingerprint, towers.identity, asdict(variant), asdict(recipe), some]
     history = fit(model, feed, validate, config, folder, data_id=repr(identity), progress=progress, label=label)
-    per_epoch = len(rows["train"]) // batch_size
     return model, [{"step": 0, **start}] + [{"step": (r["epoch"] + 1) * per_epoch, **r} for r in history]

@@ -93,10 +93,10 @@ OPENINGS = (
     "A complete census of {name} is a key ingredient of any model of {category}.",
 )
 REQUESTS = (
-    "We propose {depth} {filter} with {instrument} of a sample of {name}.",
-    "We request {filter} with {instrument}, a {depth}, of well-chosen {name}.",
-    "Using {instrument} we will obtain {filter} ({depth}) of {name}.",
-    "Here we ask for {instrument} time: {filter} of {name}, {depth}.",
+    "We propose to image a sample of {name}.",
+    "We request images of well-chosen {name}.",
+    "We will obtain the first complete set of images of {name}.",
+    "Here we ask for time to observe {name}.",
 )
 DESCRIPTIONS = (
     "What earlier images show of the targets: {attributes}.",
