@@ -106,6 +106,8 @@ def test_bad_checkpoints_are_named(tiny, tmp_path):
         ClipTowers("nowhere.pt", architecture)
     with pytest.raises(InputError, match="'ViT-X' is unknown to open_clip"):
         ClipTowers(str(tiny[0] / "open_clip.pt"), "ViT-X")
+    with pytest.raises(InputError, match="nothing.json does not exist"):
+        ClipTowers(str(tiny[0] / "open_clip.pt"), "nothing.json")
     with pytest.raises(InputError, match="expected 00; fetch it again"):
         ClipTowers(str(tiny[0] / "open_clip.pt"), architecture, sha256="00")
     digest = read_checkpoint(tiny[0] / "open_clip.pt")[2]

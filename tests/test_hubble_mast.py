@@ -1,4 +1,4 @@
-"""The MAST client against recorded tables: what it chooses, and that it resumes, checks and loses nothing."""
+"""The MAST client against tables written by hand in MAST's form: what it chooses, and that it loses nothing."""
 
 import json
 from pathlib import Path
@@ -12,11 +12,11 @@ from astroclip_nb.hubble.mast import fetch_previews, find_previews, verify
 from astroclip_nb.hubble.observations import Observations, from_previews
 from astroclip_nb.hubble.proposals import Proposal
 
-RECORDED = json.loads((Path(__file__).parent / "recorded" / "mast_proposal_7307.json").read_text())
+ANSWERS = json.loads(Path(__file__).with_name("mast_answers.json").read_text())
 
 
 class Archive:
-    """Answers as astroquery.mast.Observations does, from the record; ``broken`` URIs do not arrive."""
+    """Answers as astroquery.mast.Observations does, from the file; ``broken`` URIs do not arrive."""
 
     def __init__(self, broken=()):
         self.broken, self.fetched, self.asked = set(broken), [], []
@@ -24,11 +24,11 @@ class Archive:
     def query_criteria(self, **criteria):
         assert criteria["obs_collection"] == "HST" and criteria["dataRights"] == "PUBLIC"
         self.asked.append(criteria["proposal_id"])
-        table = Table(RECORDED["observations"])
+        table = Table(ANSWERS["observations"])
         return table[table["proposal_id"] == criteria["proposal_id"]]
 
     def get_product_list(self, observations):
-        return Table(RECORDED["products"])
+        return Table(ANSWERS["products"])
 
     def download_file(self, uri, *, local_path):
         self.fetched.append(uri)

@@ -223,6 +223,13 @@ def test_minilm_vectors_are_the_model_s(tmp_path):
     assert np.allclose(both[0], mean / np.linalg.norm(mean), atol=1e-6)
 
 
+def test_long_text_is_told_and_cut(tmp_path):
+    minilm = MiniLM(tmp_path / "cache.h5")
+    with pytest.warns(UserWarning, match="1 texts are longer than the 256 tokens .* begins 'galaxy galaxy"):
+        vectors = minilm.embed(["comets", "galaxy " * 400, "galaxy " * 254])
+    assert np.allclose(vectors[1], vectors[2], atol=1e-5)  # 256 with the tokens of start and end
+
+
 def test_split_text():
     assert split_text("a, b; c d. E f?") == ["a", "b", "c d", "E f"]
     assert split_text("WFC3/UVIS at 1.5 um") == ["WFC3/UVIS at 1.5 um"]

@@ -50,6 +50,8 @@ def architecture_config(architecture):
     import open_clip
 
     if Path(architecture).suffix == ".json":
+        if not Path(architecture).exists():
+            raise InputError(f"Architecture file {architecture} does not exist; give open_clip's JSON of a model.")
         return json.loads(Path(architecture).read_text())
     config = open_clip.get_model_config(architecture)
     if config is None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 
 import h5py
 import numpy as np
@@ -119,6 +120,13 @@ class MiniLM:
         tokens = self._tokenizer(
             texts, padding=True, truncation=True, max_length=MINILM_TOKENS, return_tensors="pt"
         )
+        cut = [text for text, encoding in zip(texts, tokens.encodings, strict=True) if encoding.overflowing]
+        if cut:
+            warnings.warn(
+                f"{len(cut)} texts are longer than the {MINILM_TOKENS} tokens that MiniLM takes and are cut; the "
+                f"first begins {cut[0][:50]!r}.",
+                stacklevel=4,
+            )
         hidden = self._model(**tokens).last_hidden_state
         mask = tokens["attention_mask"][..., None]
         vectors = (hidden * mask).sum(1) / mask.sum(1)
