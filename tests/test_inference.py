@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from tiny import tiny_encoders, tiny_pairs
 
 import astroclip_nb
-from astroclip_nb.galaxies import features, images, inference, pairs
+from astroclip_nb.galaxies import features, fourier, images, inference, pairs
 from astroclip_nb.galaxies.checkpoints import load_encoder
 from astroclip_nb.galaxies.encoders import (
     PUBLISHED_IMAGE,
@@ -18,6 +18,7 @@ from astroclip_nb.galaxies.encoders import (
     ImageEncoder,
     SpectrumEncoder,
 )
+from astroclip_nb.galaxies.spectra import normalise
 
 WEIGHTS = Path(astroclip_nb.__file__).parent / "weights"
 bf16_cpu = pytest.mark.skipif(not inference.multiplies_bf16(), reason="this processor multiplies no bfloat16")
@@ -96,7 +97,8 @@ def test_a_spectrum_without_data_gives_finite_features():
 def test_fourier_convolution_is_a_convolution(taps, length):
     x, weight = torch.randn(3, 6, length), torch.randn(4, 6, taps)
     direct = F.conv1d(x.double(), weight.double(), padding=taps // 2).float()
-    torch.testing.assert_close(inference.FourierConvolution(weight)(x), direct, rtol=1e-5, atol=1e-5)
+    fourier = fourier.FourierConvolution(weight)(x.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(fourier, direct, rtol=1e-5, atol=1e-5)
 
 
 def test_a_negative_slope_forbids_to_pool_first():
@@ -110,21 +112,50 @@ def test_a_negative_slope_forbids_to_pool_first():
         assert not torch.allclose(forced, encoder.net._downsample(spectra(2)[:, ::4])[0], atol=1e-2)
 
 
+@bf16_cpu
+@pytest.mark.parametrize("config", [PUBLISHED_SPECTRUM, None])
+def test_spectra_keep_their_direction_in_bfloat16(config):
+    encoder = spectrum_encoder(config) if config else load_encoder(WEIGHTS / "spectrum.pt")
+    with pairs.open_pairs(tiny_pairs()) as galaxies:
+        batch = normalise(torch.from_numpy(galaxies.read("spectrum", range(16)).astype("f4")))
+    plain, fast = both(encoder, batch, "bf16")
+    assert fast.dtype == torch.float32 and not torch.allclose(fast, plain, rtol=1e-4)
+    assert F.cosine_similarity(fast, plain).min() > 0.9999
+
+
+@pytest.mark.parametrize("length, width", [(7781, 5), (1557, 11), (12, 5), (13, 5), (3, 5)])
+def test_pooled_bins_are_spenders(length, width):
+    x = torch.randn(2, length, 3)
+    theirs = F.max_pool1d(x.transpose(1, 2), width, padding=width // 2).transpose(1, 2)
+    assert torch.equal(x[:, inference.pooled_bins(length, width)].amax(2), theirs)
+
+
+def encoders():
+    return [image_encoder(SMALL_IMAGE), spectrum_encoder(SMALL_SPECTRUM)]
+
+
 def test_steps_aside_where_it_disagrees(monkeypatch):
-    encoder = image_encoder(SMALL_IMAGE)
     monkeypatch.setattr(inference, "TOLERANCE", 0.0)
-    assert inference.fast(encoder) is encoder
+    for encoder in encoders():
+        assert inference.fast(encoder) is encoder
 
 
-def test_without_bfloat16_instructions_all_stays_float32(monkeypatch):
-    monkeypatch.setattr(inference, "multiplies_bf16", lambda: False)
-    plain, fast = both(image_encoder(SMALL_IMAGE), crops(), "bf16")
-    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5 * plain.abs().max().item())
+def test_steps_aside_without_onednn(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    encoder = image_encoder(SMALL_IMAGE)
+    assert inference.fast(encoder, "bf16") is encoder
+
+
+@pytest.mark.parametrize("reason", ["multiplies_bf16", "TOLERANCE_BF16"])
+def test_stays_in_float32_without_bfloat16_instructions_or_where_they_err_too_much(monkeypatch, reason):
+    monkeypatch.setattr(inference, reason, (lambda: False) if reason == "multiplies_bf16" else 0.0)
+    for encoder, batch in zip(encoders(), (crops(), spectra()), strict=True):
+        plain, fast = both(encoder, batch, "bf16")
+        torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5 * plain.abs().max().item())
 
 
 def test_the_encoder_itself_is_left_as_it_was():
-    image, spectrum = image_encoder(SMALL_IMAGE), spectrum_encoder(SMALL_SPECTRUM)
-    for encoder in (image, spectrum):
+    for encoder in encoders():
         before = {name: value.clone() for name, value in encoder.state_dict().items()}
         fast = inference.fast(encoder)
         assert fast.n_features == encoder.n_features

@@ -17,6 +17,7 @@ from . import images, spectra
 from .checkpoints import load_encoder, load_exactly, read_checkpoint, save_encoder
 from .encoders import Frozen
 from .features import CachedBatches, Features, batch_size_for, fixed_batches, shuffled
+from .inference import fast
 
 
 def image_head(n_features, dimension=128):
@@ -198,6 +199,6 @@ def embed_images(image_encoder, heads, cutouts):
 
 def _embed(encoder, head, batch):
     device = pick_device()
-    encoder, head = encoder.to(device).eval(), head.to(device).eval()
+    encoder, head = fast(encoder.to(device).eval()), head.to(device).eval()
     features = [encoder(part.to(device)).half().float() for part in batch.split(256)]  # rounded as in the cache
     return nn.functional.normalize(head(torch.cat(features)), dim=1).cpu().numpy()

@@ -1,8 +1,8 @@
 """Frozen encoders made faster on the CPU, with the same features.
 
-Images: batch norm folded into the convolutions, channels last, and bfloat16 where asked for and the processor
-multiplies it. Spectra: the two wide convolutions by Fourier transforms of short blocks, which is faster in float32
-than they are in bfloat16, and pooling before norm and activation, which then see a fifth or an eleventh of them.
+Images: batch norm folded into the convolutions, and ReLU and shortcuts done by them. Spectra: the two wide
+convolutions by short Fourier transforms, and pooling before norm and activation, which then see a fifth or an
+eleventh of the values. Both in bfloat16 where asked for and the processor multiplies it.
 
 What is chosen depends on the processor and the weights alone, never on a timing, so that the same machine gives
 the same bytes. Every fast encoder is held against the plain one before it is used.
@@ -16,10 +16,11 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .encoders import ImageEncoder
+from .fourier import FourierConvolution
 
-CHUNK = 64  # images, or spectra in the last convolution, at a time: fewer would read the weights too often
-FEW = 8  # spectra in the first two, which make 4 MB of each: more would leave the processor's cache
-BLOCK = 64  # bins per Fourier transform
+IMAGES = 32  # at a time: fewer would read the weights too often, more would leave the processor's cache
+CHUNK = 64  # spectra in the last convolution at a time, for the same reasons
+FEW = 4  # spectra in the first two, which make MB of each: more would leave the processor's cache
 TOLERANCE = 1e-5  # on the error of features, relative to their length
 TOLERANCE_BF16 = 0.014  # the same: a cosine of 0.9999
 
@@ -27,23 +28,25 @@ TOLERANCE_BF16 = 0.014  # the same: a cosine of 0.9999
 def fast(encoder, precision="fp32"):
     """``encoder`` (an Image- or SpectrumEncoder in eval mode) in a faster form for inference on the CPU.
 
-    Returns a module of the same call and features: equal to 1e-5 of their length, except images at "bf16", where
-    the cosine is above 0.9999. Returns ``encoder`` itself on another device and where no form of it agrees.
+    Returns a module of the same call and features: equal to 1e-5 of their length, or at "bf16" of a cosine above
+    0.9999 where the processor has instructions for it. Returns ``encoder`` itself on another device, and where no
+    faster form of it exists or agrees.
     """
     if next(encoder.parameters()).device.type != "cpu":
         return encoder
     generator = torch.Generator().manual_seed(0)
     if isinstance(encoder, ImageEncoder):
+        form, exists = FusedResNet, torch.backends.mkldnn.is_available()
         example = 0.1 * torch.rand(4, 3, 96, 96, generator=generator)
-        candidates = [(FoldedResNet(encoder.net), TOLERANCE)]
-        if precision == "bf16" and multiplies_bf16():
-            candidates.insert(0, (FoldedResNet(encoder.net, in_bf16=True), TOLERANCE_BF16))
     else:
+        form, exists = FourierSpender, pools_first(encoder.net)
         example = torch.randn(4, 7781, generator=generator)
-        candidates = [(FourierSpender(encoder.net), TOLERANCE)] if pools_first(encoder.net) else []
-    for net, tolerance in candidates:
+    choices = [(torch.float32, TOLERANCE)]
+    if precision == "bf16" and multiplies_bf16():
+        choices.insert(0, (torch.bfloat16, TOLERANCE_BF16))
+    for dtype, tolerance in choices if exists else []:
         candidate = copy.copy(encoder)
-        candidate._modules = {**encoder._modules, "net": net}
+        candidate._modules = {**encoder._modules, "net": form(encoder.net, dtype)}
         if agree(candidate, encoder, example, tolerance):
             return candidate
     return encoder
@@ -62,51 +65,69 @@ def agree(candidate, encoder, example, tolerance):
     return bool((error < tolerance).all())
 
 
-class FoldedResNet(nn.Module):
-    """A torchvision ResNet with its batch norms folded into its convolutions, channels last.
+class FusedResNet(nn.Module):
+    """A torchvision ResNet for inference: batch norms folded into the convolutions, each of which does its ReLU and
+    the sum with the shortcut before its results leave the cache (PyTorch's oneDNN operators, those that
+    ``torch.compile`` would choose, here without compiling). Channels last.
 
-    ``in_bf16``: all but the first convolution and the final mean, in which bfloat16 loses the faint galaxies.
+    dtype : of all but the first convolution and the final mean, in which bfloat16 loses the faint galaxies.
     """
 
-    def __init__(self, net, in_bf16=False):
+    def __init__(self, net, dtype=torch.float32):
         super().__init__()
-        net = fold(copy.deepcopy(net).eval()).to(memory_format=torch.channels_last)
-        if in_bf16:
-            first = copy.deepcopy(net.conv1)
-            net.to(torch.bfloat16)
-            net.conv1, net.bn1 = first, To(torch.bfloat16)
-            net.avgpool = nn.Sequential(To(torch.float32), net.avgpool)
-        self.net = net
+        self.first, self.pool, self.dtype = FusedConvolution(net.conv1, net.bn1, torch.float32), net.maxpool, dtype
+        blocks = [block for layer in (net.layer1, net.layer2, net.layer3, net.layer4) for block in layer]
+        self.blocks = nn.Sequential(*(FusedBlock(block, dtype) for block in blocks))
 
     @torch.autocast("cpu", enabled=False)
     def forward(self, crops):
-        chunks = crops.contiguous(memory_format=torch.channels_last).split(CHUNK)
-        return torch.cat([self.net(chunk) for chunk in chunks])
+        chunks = crops.contiguous(memory_format=torch.channels_last).split(IMAGES)
+        return torch.cat([self.blocks(self._start(chunk)).float().mean((2, 3)) for chunk in chunks])
+
+    def _start(self, chunk):
+        return self.pool(self.first(chunk, "relu").to(self.dtype))
 
 
-class To(nn.Module):
-    """Changes the type of what passes through."""
+class FusedBlock(nn.Module):
+    """A BasicBlock or Bottleneck of a ResNet, of fused convolutions."""
 
-    def __init__(self, dtype):
+    def __init__(self, block, dtype):
         super().__init__()
-        self.dtype = dtype
+        pairs = [
+            (getattr(block, f"conv{i}"), getattr(block, f"bn{i}")) for i in (1, 2, 3) if hasattr(block, f"conv{i}")
+        ]
+        *self.convs, self.last = (FusedConvolution(*pair, dtype) for pair in pairs)
+        self.shortcut = block.downsample and FusedConvolution(*block.downsample, dtype)
 
     def forward(self, x):
-        return x.to(self.dtype)
+        y = x
+        for conv in self.convs:
+            y = conv(y, "relu")
+        return self.last.onto(self.shortcut(x, "none") if self.shortcut else x, y)
 
 
-def fold(module):
-    """Fold every batch norm of a ResNet (or of one of its blocks) into the convolution before it, in place."""
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d):
-            conv = name.replace("bn", "conv")
-            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), child))
-            setattr(module, name, nn.Identity())
-        elif name == "downsample":
-            module.downsample = fuse_conv_bn_eval(*child)
-        else:
-            fold(child)
-    return module
+class FusedConvolution(nn.Module):
+    """Convolution and batch norm in one, with weights in the order that oneDNN wants them."""
+
+    def __init__(self, conv, norm, dtype):
+        super().__init__()
+        conv = fuse_conv_bn_eval(conv, norm)
+        self.geometry = [list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups]
+        weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry)
+        self.bias = conv.bias.detach().to(dtype)
+
+    def forward(self, x, activation):
+        """The result for x (N, C, H, W), through ``activation`` ("relu" or "none")."""
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.bias, *self.geometry, activation, [], ""
+        )
+
+    def onto(self, other, x):
+        """ReLU of ``other`` plus the result for x, in the place of ``other``."""
+        return torch.ops.mkldnn._convolution_pointwise_(
+            other, x, self.weight, self.bias, *self.geometry, "add", 1.0, "relu", [], ""
+        )
 
 
 def pools_first(net):
@@ -117,59 +138,67 @@ def pools_first(net):
 
 
 class FourierSpender(nn.Module):
-    """The convolutions of a Spender encoder, in ``_downsample``, for inference.
+    """The convolutions of a Spender encoder, in ``_downsample``, for inference. Within: (N, L, C), channels last.
 
     The largest of several values stays the largest through InstanceNorm and a PReLU of slopes >= 0, so pooling
     comes first. The convolutions' biases are left out: InstanceNorm takes them off again.
+
+    dtype : of the two wide convolutions.
     """
 
-    def __init__(self, net):
+    def __init__(self, net, dtype=torch.float32):
         super().__init__()
-        self.first = nn.Buffer(net.conv1[0].weight[:, 0].detach())
-        self.second, self.third = (FourierConvolution(conv[0].weight.detach()) for conv in (net.conv2, net.conv3))
-        self.pool1, self.pool2, self.eps = net.pool1, net.pool2, net.conv1[1].eps
+        self.first = nn.Buffer(net.conv1[0].weight[:, 0].detach().T.contiguous())  # (taps, C)
+        self.second, self.third = (FourierConvolution(conv[0].weight, dtype) for conv in (net.conv2, net.conv3))
+        self.widths, self.eps = (net.pool1.kernel_size, net.pool2.kernel_size), net.conv1[1].eps
         self.slopes = [conv[2].weight.detach() for conv in (net.conv1, net.conv2, net.conv3)]
 
     @torch.autocast("cpu", enabled=False)
     def _downsample(self, spectra):
         """Values and attention, (N, C, L') each, of spectra (N, L)."""
-        pooled = torch.cat([self._first_two(some) for some in spectra.split(FEW)])
-        last = [self._activate(self.third(some), 2) for some in pooled.split(CHUNK)]
-        return torch.cat(last).chunk(2, 1)
+        pooled = torch.cat([self._second(self._first(some)) for some in spectra.split(FEW)])
+        last = torch.cat([self._third(some) for some in pooled.split(CHUNK)])
+        return last.transpose(1, 2).chunk(2, 1)
 
-    def _first_two(self, spectra):
-        taps = self.first.shape[1]
-        windows = F.pad(spectra, (taps // 2, taps // 2)).unfold(1, taps, 1).transpose(1, 2)
-        x = self._activate(self.first @ windows, 0, self.pool1)
-        return self._activate(self.second(x), 1, self.pool2)
+    def _first(self, spectra):
+        taps, length = len(self.first), spectra.shape[1]
+        padded = F.pad(spectra, (taps // 2, taps // 2))
+        # Mean and variance over wavelength follow from those of the input, without passing over every channel.
+        shifted = padded.unfold(1, length, 1)
+        mean = shifted.mean(2, keepdim=True)
+        covariance = (shifted - mean) @ (shifted - mean).mT / length
+        variance = (self.first * (covariance @ self.first)).sum(1, keepdim=True)
+        windows = padded.unfold(1, taps, 1)[:, pooled_bins(length, self.widths[0])]  # (N, L', width, taps)
+        x = windows[:, :, 0] @ self.first
+        for i in range(1, self.widths[0]):
+            x = torch.maximum(x, windows[:, :, i] @ self.first, out=x)
+        return self._activate(x, mean.mT @ self.first, variance, 0)
 
-    def _activate(self, x, layer, pool=None):
-        length = x.shape[-1]
-        x = x.sub_(x.mean(-1, keepdim=True))
-        variance = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / length
-        x = pool(x) if pool else x
-        return F.prelu(x.mul_((variance + self.eps).rsqrt()), self.slopes[layer])
+    def _second(self, x):
+        x = self.second(x)
+        pooled = x[:, pooled_bins(x.shape[1], self.widths[1])].amax(2)
+        return self._activate(pooled, *mean_and_variance(x), 1)
+
+    def _third(self, x):
+        x = self.third(x)
+        return self._activate(x, *mean_and_variance(x), 2)
+
+    def _activate(self, x, mean, variance, layer):
+        x = (x - mean) * (variance + self.eps).rsqrt()
+        return F.prelu(x.flatten(0, 1), self.slopes[layer]).view_as(x)
 
 
-class FourierConvolution(nn.Module):
-    """Conv1d ("same" padding, no bias) of many channels by overlap-save: x (N, C, L) to (N, C', L).
+def pooled_bins(length, width):
+    """Which bins go into each maximum of Spender's pooling, which starts half a width early: (L', width).
 
-    With a filter of k bins, BLOCK - k + 1 of every block's BLOCK results are free of wrap-around; kept are those.
-    Per block and frequency one matrix product over channels takes the place of k, so k = 11 and 21 save most.
+    Those that the ends lack are given by their neighbours, which changes no maximum.
     """
+    count = (length + 2 * (width // 2)) // width
+    return (torch.arange(count * width) - width // 2).clamp(0, length - 1).view(count, width)
 
-    def __init__(self, weight):
-        super().__init__()
-        self.taps = weight.shape[-1]
-        self.filters = torch.fft.rfft(weight.flip(-1), BLOCK).permute(2, 1, 0).contiguous()  # (frequency, C, C')
 
-    def forward(self, x):
-        n, channels, length = x.shape
-        step = BLOCK - self.taps + 1
-        count = -(-length // step)
-        before = self.taps // 2
-        padded = F.pad(x, (before, count * step + self.taps - 1 - before - length))
-        blocks = torch.fft.rfft(padded.unfold(-1, BLOCK, step))  # (N, C, block, frequency)
-        product = blocks.permute(3, 0, 2, 1).reshape(len(self.filters), n * count, channels) @ self.filters
-        result = torch.fft.irfft(product.permute(1, 2, 0), BLOCK)[..., self.taps - 1 :]
-        return result.view(n, count, -1, step).transpose(1, 2).reshape(n, -1, count * step)[..., :length]
+def mean_and_variance(x):
+    """Over the bins of x (N, L, C), float32: (N, 1, C) each."""
+    x = x.float()
+    mean = x.mean(1, keepdim=True)
+    return mean, (x - mean).square_().mean(1, keepdim=True)
