@@ -97,8 +97,8 @@ def test_a_spectrum_without_data_gives_finite_features():
 def test_fourier_convolution_is_a_convolution(taps, length):
     x, weight = torch.randn(3, 6, length), torch.randn(4, 6, taps)
     direct = F.conv1d(x.double(), weight.double(), padding=taps // 2).float()
-    fourier = fourier.FourierConvolution(weight)(x.transpose(1, 2)).transpose(1, 2)
-    torch.testing.assert_close(fourier, direct, rtol=1e-5, atol=1e-5)
+    found = fourier.FourierConvolution(weight)(x.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(found, direct, rtol=1e-5, atol=1e-5)
 
 
 def test_a_negative_slope_forbids_to_pool_first():
