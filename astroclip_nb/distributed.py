@@ -1,15 +1,18 @@
-"""Contrastive training over several processes, as ``torchrun`` starts them.
+"""Training over several processes, as ``torchrun`` starts them.
 
-Every process makes its own part of each batch; the features are gathered, with gradients, so that the negatives
-span the whole batch and the result is that of one process with all of it.
+Every process makes its own part of each batch; what a loss is made of is gathered, with gradients, and so are the
+statistics of batch norms: the result is that of one process with the whole batch.
 """
 
 import os
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.nn.functional import all_gather
+from torch import nn
+
+PATIENCE = timedelta(days=1)  # of the others, while the first encodes what all train on; a crash ends all at once
 
 
 def started():
@@ -24,33 +27,72 @@ def rank():
 
 @contextmanager
 def processes():
-    """Join the processes that ``torchrun`` started (nccl on GPUs, gloo otherwise); alone, do nothing.
+    """Join the processes that ``torchrun`` started (nccl on GPUs, gloo otherwise); alone or joined, do nothing.
 
-    ``fit`` and ``align`` inside this train over all of them; models have to start equal, from one seed.
+    ``fit`` inside this trains over all of them. Models have to start equal, from one seed, and batch norms to be
+    shared (``share_batch_norms``); the run folder has to be one that all see.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield
         return
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
+@contextmanager
+def first_then_others():
+    """Let the first process through this block alone, then the others: what it has written, they find."""
+    if rank() > 0:
+        dist.barrier()
+    yield
+    if started() and rank() == 0:
+        dist.barrier()
+
+
 def gather(vectors):
-    """(B, D) of every process, one below the other in order of rank: (processes * B, D), with gradients.
+    """(B, ...) of every process, one below the other in order of rank: (processes * B, ...), with gradients.
 
     Every process needs the same B. Without other processes the vectors themselves.
     """
-    return torch.cat(all_gather(vectors.contiguous())) if started() else vectors
+    return _Gather.apply(vectors.contiguous()) if started() else vectors
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(_, vectors):
+        parts = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, vectors)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(_, gradient):
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)  # every process computed with these vectors
+        return share(gradient)
+
+
+class Own(torch.Tensor):
+    """Rows of a batch that this process has made for itself alone, marked by ``own``."""
+
+
+def own(rows):
+    """Mark rows (B, ...) as this process's own, for ``share`` to leave them whole."""
+    return rows.as_subclass(Own) if started() else rows
 
 
 def share(batch):
-    """This process's rows of a batch (B, ...) that every process has made alike; B rounded down to what divides."""
+    """This process's rows of a batch (B, ...) that every process has made alike; B rounded down to what divides.
+
+    A batch is cheap to share where it is row numbers: each process then reads its own rows, and marks them ``own``.
+    """
+    if isinstance(batch, Own):
+        return batch.as_subclass(torch.Tensor)
     if not started():
         return batch
     size = len(batch) // dist.get_world_size()
@@ -69,3 +111,31 @@ def average_gradients(parameters):
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
             parameter.grad /= dist.get_world_size()
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm that, in training, takes mean and variance over the batches of all processes."""
+
+    def forward(self, x):
+        if not (self.training and started()):
+            return super().forward(x)
+        variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
+        means, variances = gather(torch.stack([mean, variance])[None]).unbind(1)  # (processes, C) each
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        count = x.numel() // x.shape[1] * len(means)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift[:, None, None], x, scale[:, None, None]).to(x.dtype)
+
+
+def share_batch_norms(model):
+    """Make every BatchNorm2d of ``model`` a SharedBatchNorm, its weights and their names unchanged; the model."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SharedBatchNorm
+    return model

@@ -1,73 +1,219 @@
 """Two processes on the CPU learn what one does with the whole batch."""
 
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from tiny import tiny_encoders, tiny_pairs
 
 from astroclip_nb import contrast, distributed
+from astroclip_nb.embeddings import load_embeddings
+from astroclip_nb.galaxies import alignment, pretrain, train
+from astroclip_nb.paths import RunFolder
 
 HERE = Path(__file__).resolve().parent
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-def measure(folder):
-    """Loss and gradients of one batch, then three epochs of ``fit``; saved by the first process."""
+def models():
+    """{name: (model, a batch of 32)} of all that trains over several processes."""
+    torch.manual_seed(0)
+    image_encoder, spectrum_encoder = tiny_encoders()
+    heads = contrast.TwoTower(contrast.mlp([12, 16, 8]), contrast.mlp([9, 16, 8]), learn_scale=True)
+    views = 0.1 * torch.rand(2, 32, 3, 96, 96)
+    flux, ivar = torch.randn(32, 7781), torch.rand(32, 7781)
+    spectra = pretrain.autoencoder_inputs(flux, ivar, torch.linspace(0.1, 0.3, 32))
+    return {
+        "alignment": (heads, (torch.randn(32, 12), torch.randn(32, 9))),
+        "MoCo": (pretrain.MoCo(image_encoder, dimension=16, queue=64), tuple(views)),
+        "autoencoder": (pretrain.SpectrumAutoencoder(spectrum_encoder), spectra),
+    }
+
+
+def measure():
+    """{name: loss, gradients, and buffers after it} of one step of training with each model."""
+    found = {}
+    for name, (model, batch) in models().items():
+        distributed.share_batch_norms(model).train()
+        loss = model.loss(*model(*map(distributed.share, batch)))
+        loss.backward()
+        distributed.average_gradients(model.parameters())
+        gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+        with torch.inference_mode():
+            validation = model.eval().loss(*model(*map(distributed.share, batch))) if name != "alignment" else None
+        found[name] = {
+            "loss": loss.detach(),
+            "gradients": gradients,
+            "buffers": dict(model.named_buffers()),
+            "validation": validation,
+        }
+    return found
+
+
+def train_heads(folder, stop_before=None):
+    """The history of three epochs of ``fit``, or an interruption."""
     torch.manual_seed(0)
     heads = contrast.TwoTower(contrast.mlp([12, 16, 8]), contrast.mlp([9, 16, 8]), learn_scale=True)
     batches = [(torch.randn(32, 12), torch.randn(32, 9)) for _ in range(4)]
+
+    def interruptible(epoch):
+        if epoch == stop_before:
+            raise KeyboardInterrupt
+        return batches
+
+    return contrast.fit(
+        heads, interruptible, lambda model: {"validation_loss": model.loss(*model(*batches[0]))},
+        contrast.FitConfig(epochs=3, learning_rate=1e-3), folder, progress=False,
+    )  # fmt: skip
+
+
+def wait_for_the_first():
+    """Until it has written what all go on from; commands of their own would follow each other."""
+    with distributed.first_then_others():
+        pass
+
+
+def train_stages(run):
+    """Every stage by its command line, on the tiny pairs, without the dropout that no two processes share."""
+    alignment.spectrum_head = functools.partial(alignment.spectrum_head, dropout=0.0)
+    pretrain.DRAWN_TOGETHER = 4  # for half of the 8 galaxies to validate on
+    common = ["--profile", "smoke", "-p", f"run={run}", "-p", "binning=4"]
+    epochs = {"image": "image_epochs=2", "spectrum": "spectrum_epochs=2", "align": "epochs=2"}
+    for stage, number in epochs.items():
+        assert train.main([stage, *common, "-p", number]) == 0
+        wait_for_the_first()
+    aligned = contrast.read_history(run / "weights" / "alignment" / "metrics.csv")
+    assert train.main(["align", *common, "-p", "epochs=1", "-p", "finetune=true"]) == 0
+    return aligned
+
+
+def work(folder):
+    """All of the above, as one process or one of several; results saved by each."""
+    run = RunFolder(folder / "run")
     with distributed.processes():
-        x, y = (distributed.share(part) for part in batches[0])
-        loss = heads.loss(*heads(x, y))
-        loss.backward()
-        distributed.average_gradients(heads.parameters())
-        gradients = {name: p.grad.clone() for name, p in heads.named_parameters() if p.grad is not None}
-        history = contrast.fit(
-            heads, lambda epoch: batches, lambda model: {"validation_loss": model.loss(*model(*batches[0]))},
-            contrast.FitConfig(epochs=3, learning_rate=1e-3), folder / "fit", progress=False,
-        )  # fmt: skip
-        result = {"rows": len(x), "loss": loss.detach(), "gradients": gradients, "history": history}
-        torch.save(result, folder / f"result{distributed.rank()}.pt")
+        number = distributed.rank()
+        result = {"rows": len(distributed.share(torch.zeros(32))), "steps": measure()}
+        result["history"] = train_heads(folder / f"written by {number}")
+        contrast.SAVE_EVERY = 0
+        try:
+            train_heads(folder / "interrupted", stop_before=2)
+        except KeyboardInterrupt:
+            wait_for_the_first()
+            result["resumed"] = train_heads(folder / "interrupted")
+        with distributed.first_then_others():
+            if not run.pairs.is_symlink():
+                run.pairs.symlink_to(tiny_pairs())
+        result["aligned"] = train_stages(run.path)
+    torch.save(result, folder / f"result{number}.pt")
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What one process measures, and both of two that torchrun starts."""
+    """The folders and results of one process, and of both of two that torchrun starts."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    measure(one)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, two]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert (two / "fit" / "best.pt").exists()
+    for folder, launcher in ((one, []), (two, TORCHRUN)):
+        path = os.pathsep.join([str(HERE.parent), str(HERE)])
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
+        command = [sys.executable, *launcher, __file__, folder]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-4000:]
     paths = one / "result0.pt", two / "result0.pt", two / "result1.pt"
-    return [torch.load(path, weights_only=True) for path in paths]
+    return one, two, [torch.load(path, weights_only=True) for path in paths]
 
 
-def test_loss_and_gradients_are_one_processs(results):
-    one, *both = results
+@pytest.mark.parametrize("name", ["alignment", "MoCo", "autoencoder"])
+def test_loss_gradients_and_statistics_are_one_processs(name, results):
+    """To 1e-5 of each tensor's largest value; MoCo's with batch norm in training mode, and its queue."""
+    *_, (one, *both) = results
     assert one["rows"] == 32
     for part in both:
         assert part["rows"] == 16
-        torch.testing.assert_close(part["loss"], one["loss"], rtol=1e-5, atol=1e-6)
-        assert part["gradients"].keys() == one["gradients"].keys()
-        for name, gradient in one["gradients"].items():
-            torch.testing.assert_close(part["gradients"][name], gradient, rtol=1e-5, atol=1e-6, msg=name)
+        found, expected = part["steps"][name], one["steps"][name]
+        torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found["validation"], expected["validation"], rtol=1e-5, atol=1e-6)
+        for kind in ("gradients", "buffers"):
+            assert found[kind].keys() == expected[kind].keys()
+            for key, tensor in expected[kind].items():
+                largest = max(float(tensor.abs().max()), 1e-3)
+                torch.testing.assert_close(found[kind][key], tensor, rtol=0, atol=1e-5 * largest, msg=key)
 
 
 def test_training_follows_the_same_course(results):
-    one, *both = results
+    *_, (one, *both) = results
     for part in both:
         for a, b in zip(part["history"], one["history"], strict=True):
             assert a == pytest.approx(b, rel=1e-4)
 
 
+def test_an_interrupted_run_equals_an_uninterrupted_one(results):
+    *_, (_, *both) = results
+    for part in both:
+        assert part["resumed"] == part["history"]
+
+
+def test_only_the_first_process_writes(results):
+    _, two, _ = results
+    assert (two / "written by 0" / "best.pt").exists()
+    assert not list((two / "written by 1").iterdir())
+
+
+@pytest.mark.parametrize(("stage", "rel"), [("moco", 2e-3), ("autoencoder", 1e-5), ("alignment", 2e-2)])
+def test_every_stage_follows_the_course_of_one_process(stage, rel, results):
+    """As far as rounding lets it: Adam's first steps make much of gradients near zero, and each stage starts from the
+    encoders of the one before."""
+    one, two, _ = results
+    histories = [contrast.read_history(folder / "run" / "weights" / stage / "metrics.csv") for folder in (two, one)]
+    for a, b in zip(*histories, strict=True):
+        assert a == pytest.approx(b, rel=rel)
+
+
+def test_aligned_heads_and_files_are_those_of_one_process(results):
+    one, two, (alone, *both) = results
+    for part in both:
+        for a, b in zip(part["aligned"], alone["aligned"], strict=True):
+            assert a == pytest.approx(b, rel=2e-3)
+    names = [{path.relative_to(folder / "run") for path in (folder / "run").rglob("*")} for folder in (one, two)]
+    assert names[0] == names[1]
+    a, b = (load_embeddings(folder / "run" / "embeddings.h5") for folder in (one, two))
+    np.testing.assert_array_equal(a.targetid, b.targetid)
+    np.testing.assert_allclose(a.image, b.image, atol=0.02)
+
+
 def test_alone_nothing_changes():
     x = torch.randn(5, 3)
-    assert distributed.rank() == 0 and distributed.gather(x) is x and distributed.share(x) is x
+    assert distributed.rank() == 0 and distributed.gather(x) is x
+    assert distributed.share(x) is x and distributed.own(x) is x
+
+
+def test_each_process_reads_its_own_rows(monkeypatch):
+    """Of a batch of 32, and all of the batch between them."""
+    from astroclip_nb.galaxies.pairs import open_pairs
+
+    class Second:
+        get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda: 1)
+
+    with open_pairs(tiny_pairs()) as pairs:
+        rows, read = [], pairs.read
+        monkeypatch.setattr(pairs, "read", lambda name, some: rows.append(some) or read(name, some))
+        whole = next(iter(pretrain.moco_batches(pairs, np.arange(64), 32)(0)))
+        monkeypatch.setattr(distributed, "started", lambda: True)
+        monkeypatch.setattr(distributed, "dist", Second)
+        half = next(iter(pretrain.moco_batches(pairs, np.arange(64), 32)(0)))
+    np.testing.assert_array_equal(rows[1], rows[0][16:])
+    for view, part in zip(whole, half, strict=True):
+        torch.testing.assert_close(distributed.share(part), view[16:])
+
+
+def test_a_stage_that_would_train_nothing_is_refused(tmp_path, capsys):
+    RunFolder(tmp_path).pairs.symlink_to(tiny_pairs())
+    assert train.main(["image", "-p", f"run={tmp_path}"]) == 1
+    assert "give -p pretrain=true" in capsys.readouterr().err
 
 
 if __name__ == "__main__":
-    measure(Path(sys.argv[1]))
+    work(Path(sys.argv[1]))

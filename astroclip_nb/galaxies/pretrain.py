@@ -2,7 +2,9 @@
 
 Images: MoCo v2 (Chen et al. 2020) with the survey's augmentations (Stein et al. 2021). Spectra: the autoencoder
 of Spender (Melchior et al. 2023), whose decoder draws a rest-frame spectrum and shifts it to the known redshift.
-Both are modules that ``contrast.fit`` trains.
+Both are modules that ``contrast.fit`` trains, over several processes as in one: each reads its own rows, and the
+queue takes in the keys of all. MoCo v2 keeps batch norms from telling a key by its batch by shuffling keys between
+GPUs; here their statistics are of the whole batch instead (``distributed.share_batch_norms``), many GPUs or one.
 """
 
 import copy
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import contrast
+from ..distributed import gather, own, share
 from . import images, spectra
 from .alignment import read_ivar
 from .features import batch_size_for, shuffled
@@ -21,6 +24,7 @@ from .pairs import WAVELENGTH
 TEMPERATURE = 0.2  # MoCo v2
 MOMENTUM = 0.99  # of the key encoder; 0.999 in MoCo v2, whose runs are a hundred times longer
 QUEUE = 4096
+DRAWN_TOGETHER = 16  # images whose augmentations come from one seed, whichever process makes them
 N_LATENT = 10
 MAX_REDSHIFT = 0.8
 # Error allowed to the model itself, in standard deviations of the spectrum: without it the few brightest galaxies,
@@ -68,12 +72,13 @@ class MoCo(nn.Module):
         return F.normalize(self.fc_q(self.encoder_q(view_q)).float(), dim=1), keys
 
     def loss(self, queries, keys):
-        """Cross entropy of the own key (first) against the queue; the keys then join the queue."""
+        """Cross entropy of the own key (first) against the queue; the keys of all processes then join it."""
         own = (queries * keys).sum(1, keepdim=True)
         logits = torch.cat([own, queries @ self.queue.clone().T], 1) / TEMPERATURE
         if self.training:
-            self._enqueue(keys)
-        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+            self._enqueue(gather(keys))
+        first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        return gather(F.cross_entropy(logits, first, reduction="none")).mean()
 
 
 def moco_batches(pairs, rows, batch_size, seed=0, with_blur=True):
@@ -82,10 +87,15 @@ def moco_batches(pairs, rows, batch_size, seed=0, with_blur=True):
 
     def batches(epoch):
         order = shuffled(rows, np.random.default_rng((seed, epoch)))
-        generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
         for start in range(0, len(order) - size + 1, size):
-            crops = torch.from_numpy(pairs.read("image", order[start : start + size])).float()
-            yield tuple(images.survey_views(crops, generator, with_blur=with_blur) for _ in range(2))
+            places = share(np.arange(start, start + size))
+            crops = torch.from_numpy(pairs.read("image", order[places])).float()
+            parts = []
+            for first, some in zip(places[::DRAWN_TOGETHER], crops.split(DRAWN_TOGETHER), strict=True):
+                state = np.random.SeedSequence((seed, epoch, int(first))).generate_state(1)[0]
+                generator = torch.Generator().manual_seed(int(state))
+                parts.append([images.survey_views(some, generator, with_blur=with_blur) for _ in range(2)])
+            yield tuple(own(torch.cat(views)) for views in zip(*parts, strict=True))
 
     return batches
 
@@ -123,7 +133,7 @@ class SpectrumAutoencoder(nn.Module):
 
     def loss(self, reconstruction, spectrum):
         """Half the mean squared residual in units of the error (Spender's loss): 0.5 where only error is left."""
-        return 0.5 * (reconstruction - spectrum).square().mean()
+        return 0.5 * gather((reconstruction - spectrum).square().mean(1)).mean()
 
 
 def autoencoder_inputs(spectrum, ivar, redshift):
@@ -147,16 +157,16 @@ def autoencoder_batches(pairs, rows, batch_size, seed=0):
     def batches(epoch):
         order = shuffled(rows, np.random.default_rng((seed, epoch)))
         for start in range(0, len(order) - size + 1, size):
-            some = order[start : start + size]
+            some = share(order[start : start + size])
             flux = torch.from_numpy(pairs.read("spectrum", some)).float()
-            yield autoencoder_inputs(flux, read_ivar(pairs, some, flux), redshift[some])
+            yield tuple(map(own, autoencoder_inputs(flux, read_ivar(pairs, some, flux), redshift[some])))
 
     return batches
 
 
 def pretrain(model, batches, validation, config, folder, **options):
     """Train a MoCo or SpectrumAutoencoder; ``validation`` are fixed batches of the same kind. The history."""
-    held_out = list(validation)
+    held_out = [tuple(map(share, batch)) for batch in validation]
 
     def validate(trained):
         device = next(trained.parameters()).device

@@ -137,12 +137,13 @@ def _client(workers, scheduler):
         return
     gpus = _gpus(torch.cuda.device_count())
     threads = str(max(1, (os.cpu_count() or 1) // workers))
-    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL, "dashboard_address": None}
+    local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # out of reach from other machines
+    options = {**local, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     specification = {}
     for i in range(workers):
         environment = {"OMP_NUM_THREADS": threads} | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})
         specification[i] = {"cls": Nanny, "options": options | {"env": environment}}
-    head = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    head = {"cls": Scheduler, "options": {**local, "port": 0, "dashboard": False}}
     with SpecCluster(specification, head, silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client:
         yield client
 
