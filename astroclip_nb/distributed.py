@@ -8,11 +8,13 @@ import os
 from contextlib import contextmanager
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 
 PATIENCE = timedelta(days=1)  # of the others, while the first encodes what all train on; a crash ends all at once
+DRAWN_TOGETHER = 16  # galaxies whose views come from one seed, whichever process makes them
 
 
 def started():
@@ -97,6 +99,16 @@ def share(batch):
         return batch
     size = len(batch) // dist.get_world_size()
     return batch[rank() * size : (rank() + 1) * size]
+
+
+def seeded_parts(places, seed, epoch):
+    """(slice, generator) for every 16 of ``places`` (B,), where the galaxies of a batch stand in their epoch.
+
+    What is drawn part by part is the same in one process and in several, where each has a multiple of 16 to itself.
+    """
+    for start in range(0, len(places), DRAWN_TOGETHER):
+        state = np.random.SeedSequence((seed, epoch, int(places[start]))).generate_state(1)[0]
+        yield slice(start, start + DRAWN_TOGETHER), torch.Generator().manual_seed(int(state))
 
 
 def average_gradients(parameters):

@@ -81,7 +81,7 @@ def wait_for_the_first():
 def train_stages(run):
     """Every stage by its command line, on the tiny pairs, without the dropout that no two processes share."""
     alignment.spectrum_head = functools.partial(alignment.spectrum_head, dropout=0.0)
-    pretrain.DRAWN_TOGETHER = 4  # for half of the 8 galaxies to validate on
+    distributed.DRAWN_TOGETHER = 4  # for half of the 8 galaxies to validate on
     common = ["--profile", "smoke", "-p", f"run={run}", "-p", "binning=4"]
     epochs = {"image": "image_epochs=2", "spectrum": "spectrum_epochs=2", "align": "epochs=2"}
     for stage, number in epochs.items():
@@ -164,8 +164,8 @@ def test_only_the_first_process_writes(results):
 
 @pytest.mark.parametrize(("stage", "rel"), [("moco", 2e-3), ("autoencoder", 1e-5), ("alignment", 2e-2)])
 def test_every_stage_follows_the_course_of_one_process(stage, rel, results):
-    """As far as rounding lets it: Adam's first steps make much of gradients near zero, and each stage starts from the
-    encoders of the one before."""
+    """As far as rounding lets it: Adam makes much of gradients near zero, and alignment starts from encoders of
+    the stages before."""
     one, two, _ = results
     histories = [contrast.read_history(folder / "run" / "weights" / stage / "metrics.csv") for folder in (two, one)]
     for a, b in zip(*histories, strict=True):

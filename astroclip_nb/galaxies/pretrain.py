@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import contrast
-from ..distributed import gather, own, share
+from ..distributed import gather, own, seeded_parts, share
 from . import images, spectra
 from .alignment import read_ivar
 from .features import batch_size_for, shuffled
@@ -24,7 +24,6 @@ from .pairs import WAVELENGTH
 TEMPERATURE = 0.2  # MoCo v2
 MOMENTUM = 0.99  # of the key encoder; 0.999 in MoCo v2, whose runs are a hundred times longer
 QUEUE = 4096
-DRAWN_TOGETHER = 16  # images whose augmentations come from one seed, whichever process makes them
 N_LATENT = 10
 MAX_REDSHIFT = 0.8
 # Error allowed to the model itself, in standard deviations of the spectrum: without it the few brightest galaxies,
@@ -73,8 +72,8 @@ class MoCo(nn.Module):
 
     def loss(self, queries, keys):
         """Cross entropy of the own key (first) against the queue; the keys of all processes then join it."""
-        own = (queries * keys).sum(1, keepdim=True)
-        logits = torch.cat([own, queries @ self.queue.clone().T], 1) / TEMPERATURE
+        matched = (queries * keys).sum(1, keepdim=True)
+        logits = torch.cat([matched, queries @ self.queue.clone().T], 1) / TEMPERATURE
         if self.training:
             self._enqueue(gather(keys))
         first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
@@ -90,11 +89,10 @@ def moco_batches(pairs, rows, batch_size, seed=0, with_blur=True):
         for start in range(0, len(order) - size + 1, size):
             places = share(np.arange(start, start + size))
             crops = torch.from_numpy(pairs.read("image", order[places])).float()
-            parts = []
-            for first, some in zip(places[::DRAWN_TOGETHER], crops.split(DRAWN_TOGETHER), strict=True):
-                state = np.random.SeedSequence((seed, epoch, int(first))).generate_state(1)[0]
-                generator = torch.Generator().manual_seed(int(state))
-                parts.append([images.survey_views(some, generator, with_blur=with_blur) for _ in range(2)])
+            parts = [
+                [images.survey_views(crops[some], generator, with_blur=with_blur) for _ in range(2)]
+                for some, generator in seeded_parts(places, seed, epoch)
+            ]
             yield tuple(own(torch.cat(views)) for views in zip(*parts, strict=True))
 
     return batches

@@ -31,7 +31,7 @@ from .pairs import open_pairs, split_of
 
 def train_image(run, pairs, split, p):
     """MoCo v2, as notebook 02 with ``pretrain``; leaves ``weights/moco`` and ``weights/image_encoder.pt``."""
-    _wants_pretraining(p.pretrain, "image")
+    _refuse_unless(p.pretrain, "image")
     train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
     torch.manual_seed(p.seed)
     encoder = ImageEncoder(p.resnet, binning=p.binning)
@@ -54,7 +54,7 @@ def train_image(run, pairs, split, p):
 
 def train_spectrum(run, pairs, split, p):
     """The autoencoder, as notebook 03 with ``pretrain``; leaves its weights and ``weights/spectrum_encoder.pt``."""
-    _wants_pretraining(p.pretrain, "spectrum")
+    _refuse_unless(p.pretrain, "spectrum")
     train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
     torch.manual_seed(p.seed)
     encoder = SpectrumEncoder(
@@ -111,8 +111,8 @@ def train_align(run, pairs, split, p):
 STAGES = {"image": (train_image, "02"), "spectrum": (train_spectrum, "03"), "align": (train_align, "04")}
 
 
-def _wants_pretraining(pretrain, stage):
-    if not pretrain:
+def _refuse_unless(pretrained_here, stage):
+    if not pretrained_here:
         raise InputError(
             f"these parameters take the {stage} encoder as it is; for one trained here give -p pretrain=true, and "
             "the same to the notebooks afterwards."
