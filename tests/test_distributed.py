@@ -15,6 +15,7 @@ from astroclip_nb import contrast, distributed
 from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.galaxies import alignment, pretrain, train
 from astroclip_nb.paths import RunFolder
+from astroclip_nb.run import execute, load_profile, ordered_notebooks, parameters_for
 
 HERE = Path(__file__).resolve().parent
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -213,6 +214,25 @@ def test_a_stage_that_would_train_nothing_is_refused(tmp_path, capsys):
     RunFolder(tmp_path).pairs.symlink_to(tiny_pairs())
     assert train.main(["image", "-p", f"run={tmp_path}"]) == 1
     assert "give -p pretrain=true" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finetune", [False, True])
+def test_notebooks_find_the_training_finished(finetune, tmp_path):
+    """They train nothing again and leave the embeddings that the stages left."""
+    run = RunFolder(tmp_path)
+    run.pairs.symlink_to(tiny_pairs())
+    values = {"run": str(tmp_path), "binning": 4, "finetune": finetune}
+    overrides = [f"-p{name}={value}" for name, value in values.items()]
+    for stage in train.STAGES:
+        assert train.main([stage, "--profile", "smoke", *overrides]) == 0
+    left = {path: path.stat().st_mtime_ns for path in run.weights.glob("*/last.pt")}
+    embeddings = load_embeddings(run.embeddings)
+    parameters = parameters_for(load_profile("smoke") | values, ordered_notebooks())
+    for _, number in train.STAGES.values():
+        execute(ordered_notebooks()[number], run, parameters[number], progress=False)
+    assert len(left) == 3 and all(path.stat().st_mtime_ns == time for path, time in left.items())
+    np.testing.assert_array_equal(load_embeddings(run.embeddings).image, embeddings.image)
 
 
 if __name__ == "__main__":
