@@ -15,6 +15,7 @@ from astroclip_nb.galaxies.encoders import (
     PUBLISHED_SPECTRUM,
     SMALL_IMAGE,
     SMALL_SPECTRUM,
+    SOFTENING,
     ImageEncoder,
     SpectrumEncoder,
 )
@@ -64,6 +65,14 @@ def both(encoder, batch, precision="fp32"):
 def test_images_are_equal_in_float32(config):
     plain, fast = both(image_encoder(config), crops())
     torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5 * plain.abs().max().item())
+
+
+def test_the_stretch_is_an_arcsinh_of_faint_and_bright_light_of_either_sign():
+    size = torch.logspace(-9, 4, 200)
+    crops = torch.cat([size, -size, torch.zeros(8)]).view(1, 1, -1, 8).expand(1, 3, -1, 8)
+    expected = torch.asinh(crops.double() / torch.tensor(SOFTENING)[:, None, None]) / 2
+    found = inference.arcsinh_by_logarithm(crops)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
 
 
 @bf16_cpu

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .encoders import ImageEncoder
+from .encoders import SOFTENING, ImageEncoder, arcsinh_stretch
 from .fourier import FourierConvolution
 
 IMAGES = 32  # at a time: fewer would read the weights too often, more would leave the processor's cache
@@ -47,6 +47,8 @@ def fast(encoder, precision="fp32"):
     for dtype, tolerance in choices if exists else []:
         candidate = copy.copy(encoder)
         candidate._modules = {**encoder._modules, "net": form(encoder.net, dtype)}
+        if form is FusedResNet and encoder.stretch is arcsinh_stretch:
+            candidate.stretch = arcsinh_by_logarithm
         if agree(candidate, encoder, example, tolerance):
             return candidate
     return encoder
@@ -63,6 +65,15 @@ def agree(candidate, encoder, example, tolerance):
     expected = encoder(example)
     error = (candidate(example) - expected).norm(dim=1) / expected.norm(dim=1).clamp(min=1e-12)
     return bool((error < tolerance).all())
+
+
+def arcsinh_by_logarithm(crops):
+    """``encoders.arcsinh_stretch`` by logarithms, which take PyTorch a quarter of the time of its arcsinh."""
+    x = crops.float() / torch.tensor(SOFTENING)[:, None, None]
+    size, square = x.abs(), x.square()
+    # asinh(x) = log(x + sqrt(x^2 + 1)) for x >= 0, written so that faint light is not lost beside the 1.
+    size += square.div_((square + 1).sqrt_().add_(1))
+    return size.log1p_().copysign_(x).div_(2)
 
 
 class FusedResNet(nn.Module):
