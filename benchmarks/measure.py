@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import resource
 import statistics
 import time
 from pathlib import Path
@@ -26,6 +27,12 @@ def alternate(paths, repeats):
             items = call()
             rates[name].append(items / (time.process_time() - start))
     return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def cpu_of_children():
+    """CPU seconds of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def row(what, unit, rates, target=None, note=""):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from astroclip_nb.galaxies import spectra
+from astroclip_nb.galaxies import images, spectra
 from astroclip_nb.torchvision_cpu import import_torchvision
 
 
@@ -24,25 +24,40 @@ def make_transform(size=96):
 class TrainingStep:
     """Both frozen encoders at every step, float32, then the heads, InfoNCE and Adam."""
 
-    def __init__(self, image_encoder, spectrum_encoder, heads, images, spectrum, batch):
-        self.encoders, self.heads = (image_encoder, spectrum_encoder), heads.train()
-        self.images, self.spectrum, self.batch = images, spectrum, batch
+    def __init__(self, image_encoder, spectrum_encoder, heads, cutouts, spectrum, batch):
+        self.encoders, self.heads = (image_encoder, spectrum_encoder), heads
+        self.images, self.spectrum, self.batch = cutouts, spectrum, batch
         self.transform = make_transform()
         self.optimizer = torch.optim.Adam(heads.parameters(), lr=5e-4)
         self.rng = np.random.default_rng(0)
 
-    def __call__(self):
-        rows = self.rng.choice(len(self.images), self.batch, replace=False)
-        crops = torch.stack([self.transform(self.images[i]) for i in rows])
+    def _towers(self, crops, rows):
         with torch.no_grad():
             x = self.encoders[0](crops)
             y = self.encoders[1](spectra.normalise(self.spectrum[rows]))
-        a, b = (F.normalize(v, dim=-1) for v in (self.heads.tower_a(x), self.heads.tower_b(y)))
+        return (F.normalize(v, dim=-1) for v in (self.heads.tower_a(x), self.heads.tower_b(y)))
+
+    def _loss(self, a, b):
         logits, target = 15.5 * a @ b.T, torch.arange(len(a))
-        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+    def train(self):
+        """One step; returns the number of pairs."""
+        self.heads.train()
+        rows = self.rng.choice(len(self.images), self.batch, replace=False)
+        crops = torch.stack([self.transform(self.images[i]) for i in rows])
+        loss = self._loss(*self._towers(crops, rows))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        return self.batch
+
+    @torch.no_grad()
+    def validate(self):
+        """The loss of one batch as it is; returns the number of pairs."""
+        self.heads.eval()
+        rows = np.arange(self.batch)
+        self._loss(*self._towers(images.central_crop(self.images[rows]), rows))
         return self.batch
 
 
@@ -51,3 +66,18 @@ def full_argsort(queries, gallery, k):
     cosines = queries @ gallery.T
     index = np.argsort(-cosines, axis=1)[:, :k]
     return np.take_along_axis(cosines, index, 1), index
+
+
+def seeded_umap(x, seed=0):
+    """umap-learn's own call."""
+    import umap
+
+    return umap.UMAP(metric="cosine", random_state=seed).fit_transform(x)
+
+
+def kmeans_sweep(x, ks, seed=0):
+    """Silhouette of k-means for each k, by scikit-learn's own calls."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
+    return [silhouette_score(x, KMeans(k, n_init=4, random_state=seed).fit_predict(x)) for k in ks]

@@ -1,0 +1,78 @@
+"""Reading pairs, simulating them, and the memory that training on cached features takes."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from astroclip_nb.galaxies import pairs
+from astroclip_nb.galaxies.simulate import simulate_pairs
+
+from .measure import alternate, cpu_of_children, row
+from .towers import random_images, random_spectra
+
+HERE = Path(__file__).resolve().parent
+
+
+def reading(quick, repeats):
+    """Shuffled batches of 64 images: fancy indexing of h5py's own chunks against ``Pairs.read``; warm cache."""
+    n = 64 if quick else 1024
+    with tempfile.TemporaryDirectory(dir=HERE) as folder:
+        path, chunked = Path(folder, "pairs.h5"), Path(folder, "chunked.h5")
+        rows = {"targetid": np.arange(n), "image": random_images(n).numpy(), "spectrum": random_spectra(n).numpy()}
+        with pairs.create_pairs(path, n, origin="simulated", ivar=False) as writer:
+            writer.write(0, rows)
+            writer.finish()
+        with h5py.File(chunked, "w") as file:
+            file.create_dataset("image", data=rows["image"].astype(np.float16), chunks=True)
+        order = np.random.default_rng(0).permutation(n).reshape(-1, 64)
+        with pairs.open_pairs(path) as galaxies, h5py.File(chunked) as file:
+            shuffled = alternate({
+                "plain": lambda: sum(len(file["image"][np.sort(some)]) for some in order),
+                "fast": lambda: sum(len(galaxies.read("image", some)) for some in order),
+            }, repeats)  # fmt: skip
+            in_order = alternate({
+                "plain": lambda: len(np.fromfile(path, np.uint8)) / rows["image"][:1].nbytes * 2,
+                "fast": lambda: sum(len(a["image"]) for _, a in galaxies.blocks(["image"], np.arange(n), 64)),
+            }, repeats)  # fmt: skip
+    note = "plain: sorted fancy indexing of the same float16 images in the chunks h5py chooses"
+    return [
+        row("Images read shuffled", "images/s", shuffled, 20, note),
+        row("Images read in order", "images/s", in_order, None, "plain: the file's bytes by np.fromfile"),
+    ]
+
+
+def simulation(quick):
+    """CPU seconds per 1,000 simulated pairs on one core, and what two processes change.
+
+    The clock tells only on a machine that does nothing else; CPU time beyond that of one process, such as for
+    starting two, is what keeps two from being twice as fast.
+    """
+    n = 64 if quick else 1024
+    with tempfile.TemporaryDirectory(dir=HERE) as folder:
+        start, clock = time.process_time(), time.perf_counter()
+        simulate_pairs(Path(folder, "one.h5"), n, 0, workers=1, progress=False)
+        one, alone = time.process_time() - start, time.perf_counter() - clock
+        start, children, clock = time.process_time(), cpu_of_children(), time.perf_counter()
+        simulate_pairs(Path(folder, "two.h5"), n, 0, workers=2, progress=False)
+        two = time.process_time() - start + cpu_of_children() - children
+        together = time.perf_counter() - clock
+    return {
+        "pairs": n, "cpu_seconds_per_1000": 1000 * one / n, "cpu_seconds_per_1000_of_2_processes": 1000 * two / n,
+        "speedup_of_2_processes": alone / together,
+    }  # fmt: skip
+
+
+def head_memory(quick):
+    """Peak memory of training the heads on caches of which one is larger than most machines' memory."""
+    found = []
+    for n in (2_000, 20_000) if quick else (178_000, 1_780_000):
+        command = [sys.executable, "-m", "benchmarks.memory", str(n)]
+        done = subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True, text=True)
+        cache, peak = map(float, done.stdout.split())
+        found.append({"pairs": n, "cache_gb": cache, "peak_mb": peak})
+    return found
