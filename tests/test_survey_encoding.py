@@ -126,7 +126,7 @@ def test_other_towers_encode_everything_again(shards, encode, towers, tmp_path):
     assert times(tmp_path / "out") != before
 
 
-@pytest.mark.parametrize("how", ["raises", "dies"])
+@pytest.mark.parametrize("how", ["raises", pytest.param("dies", marks=pytest.mark.slow)])
 def test_a_shard_that_fails_once_is_tried_again(how, shards, encode, client, tmp_path):
     mark = tmp_path / "failed once"
 

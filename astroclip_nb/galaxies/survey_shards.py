@@ -125,7 +125,7 @@ def encode_shard(path, output, towers_folder, fingerprint, precision="fp32"):
     """Write the embeddings of the shard ``path`` to ``output``, whole or not at all, a block of 256 at a time.
 
     fingerprint : of the towers; precision : "fp32" or "bf16". Returns the number of galaxies. Raises InputError
-    where the shard is none, the towers are others, or an image or spectrum gives embeddings that are not finite.
+    where the shard is none, the towers are others, or an image is not finite, of which encoders make anything.
     """
     towers = _open_towers(towers_folder, fingerprint, precision)
     with open_shard(path) as shard, replacing(output) as temporary, h5py.File(temporary, "w") as file:
@@ -137,11 +137,11 @@ def encode_shard(path, output, towers_folder, fingerprint, precision="fp32"):
             embeddings = file.create_dataset(side, (n, width), np.float32)
             for start in range(0, n if width else 0, BLOCK):
                 rows = np.arange(start, min(start + BLOCK, n))
-                vectors = _embed(side, _read_view(side, shard, rows), towers, precision)
-                if not (finite := np.isfinite(vectors).all(1)).all():
+                view = _read_view(side, shard, rows)
+                if not (finite := view.flatten(1).isfinite().all(1).numpy()).all():
                     first = file["targetid"][rows[~finite][0]]
                     raise InputError(f"{path}: the {side} of TARGETID {first} is not finite; mask it or drop it.")
-                embeddings[rows[0] : rows[-1] + 1] = vectors
+                embeddings[rows[0] : rows[-1] + 1] = _embed(side, view, towers, precision)
     return n
 
 
