@@ -56,6 +56,15 @@ def test_score_dots_puts_each_value_in_the_row_of_its_method():
     assert "published, other data" in said(figure)
 
 
+def test_a_score_far_below_zero_is_written_at_the_edge_and_does_not_squeeze_the_rest():
+    scores = {
+        "redshift": {"ours": {"image": (0.7, 0.02)}, "shuffled": {"image": (0.6, 0.02), "cross": (-0.65, 0.1)}}
+    }
+    figure = score_figures.score_dots(scores)
+    assert_readable(figure)
+    assert "\N{MINUS SIGN}0.65" in said(figure) and figure.axes[0].get_xlim()[0] > 0
+
+
 def test_baselines_sets_methods_beside_published_numbers_of_the_same_quantity():
     def row(quantity, name, r2):
         return Prediction(quantity, name, np.zeros(1), np.zeros(1), {"r2": r2, "r2_error": 0.01}, 9, 0)

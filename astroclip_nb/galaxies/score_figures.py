@@ -9,6 +9,7 @@ import numpy as np
 from ..figstyle import COLOURS, CYCLE, PAGE_WIDTH, SMALL, label
 
 MARKERS = "osD^vP"
+LEAST_R2 = -0.1  # drawn in its place; below, a score is written at the edge
 
 
 def modality_colour(name, k=0):
@@ -57,7 +58,8 @@ def similarity_histograms(right, shuffled):
 def score_dots(scores, names=None, reference=()):
     """Rows of methods, dots of modalities, error bars: baselines, ablations, comparisons with the literature.
 
-    scores : {quantity: {method: {modality: (value, error)}}}, one panel per quantity; names : {quantity: axis
+    scores : {quantity: {method: {modality: (value, error)}}}, one panel per quantity, values far below 0 written at
+    its edge; names : {quantity: axis
     label}, R2 of it by default; reference : methods drawn hollow, measured on other data (published numbers).
     """
     methods = list(dict.fromkeys(method for panel in scores.values() for method in panel))
@@ -78,6 +80,11 @@ def score_dots(scores, names=None, reference=()):
             for k, modality in enumerate(modalities):
                 value, error = panel.get(method, {}).get(modality, (np.nan, np.nan))
                 y, colour = row + shift * (k - (len(modalities) - 1) / 2), modality_colour(modality, k)
+                if value < LEAST_R2:  # worse than the mean of all: a number, or it would squeeze the rest
+                    text = f"\N{BLACK LEFT-POINTING SMALL TRIANGLE} {written(value)}"
+                    axis.annotate(text, (0, y), (2, 0), ("axes fraction", "data"), "offset points", color=colour,
+                                  size=SMALL, va="center")  # fmt: skip
+                    continue
                 fill = "white" if method in reference else colour
                 style = {"fmt": MARKERS[k % len(MARKERS)], "ms": 4.5, "color": colour, "mfc": fill, "lw": 1}
                 axis.errorbar(value, y, xerr=None if np.isnan(error) else error, **style)
