@@ -19,8 +19,7 @@ class SmallImageTower(nn.Module):
     """A small convolutional tower: crops (B, 112, 112) uint8 to vectors (B, dim).
 
     Its features (B, 16 * width) are the mean and the maximum over the last map: the mean sees diffuse light,
-    the maximum what is small and bright. Weights start as He et al. (2015) have it, so that features of an
-    untrained tower keep their scale.
+    the maximum what is small and bright.
     """
 
     def __init__(self, dim=128, width=32):
@@ -45,7 +44,6 @@ class SmallImageTower(nn.Module):
 def _block(n_in, n_out, kernel, stride):
     """Layers: convolution, batch norm, ReLU."""
     convolution = nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     return [convolution, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
 
 
@@ -67,8 +65,8 @@ class FrozenWithHead(nn.Module):
 
     def forward(self, x):
         with torch.no_grad():
-            features = getattr(self.tower, "features", self.tower)(x)
-        return self.head(features)
+            features = getattr(self.tower, "features", self.tower)(x)  # tiny where the tower is untrained
+        return self.head(nn.functional.layer_norm(features, features.shape[-1:], eps=1e-12))
 
 
 def split_text(text):

@@ -143,6 +143,7 @@ def image_to_text(images, best, holds, abstracts, simulated):
         axis.set_title(heading, loc="left", fontweight="bold")
     for i, row in enumerate(axes):
         _show(row[0], images[i])
+        row[0].set_anchor("N")  # level with the text beside it
         for axis in row[1:]:
             axis.axis("off")
         for axis, model in zip(row[1:], best, strict=False):
@@ -192,7 +193,8 @@ def bars_by_part(values, chance, oracle, simulated):
         for i, (name, by_part) in enumerate(by_model.items()):
             place = np.arange(len(parts)) + (i - (len(by_model) - 1) / 2) * width
             bars = axis.barh(place, list(by_part.values()), width, label=name, color=STYLES[name]["color"])
-            axis.bar_label(bars, fmt="%.2f", fontsize=SMALL, padding=2)
+            behind = dict(facecolor="white", edgecolor="none", pad=0.5)  # so that no line crosses a number
+            axis.bar_label(bars, fmt="%.2f", fontsize=SMALL, padding=2, bbox=behind)
         axis.axvline(chance[title], color="black", ls="--", lw=0.9, label="chance")
         axis.axvline(oracle[title], color="black", ls=":", lw=1.1, label="class oracle")
         axis.axvline((chance[title] + oracle[title]) / 2, color="0.6", lw=0.8, label="half way")
@@ -210,6 +212,6 @@ def hypothesis_bars(rows, simulated):
     for shift, key, colour in ((0.25, "top-5", CYCLE[5]), (0, "top-1", CYCLE[0]), (-0.25, "chance", "0.7")):
         axis.barh(place + shift, [row[key] for row in rows], 0.24, label=key, color=colour)
     axis.set_yticks(place, [f"{row['category']} ({row['images']})" for row in rows])
-    axis.set(xlabel="images whose best class or hypothesis holds", xlim=(0, 1))
-    axis.legend(loc="lower right")
+    axis.set(xlabel="share of images whose best class or hypothesis holds", xlim=(0, 1))
+    figure.legend(loc="outside lower center", ncols=3)
     return _stamp(figure, simulated)
