@@ -84,7 +84,7 @@ def train_stages(run):
     alignment.spectrum_head = functools.partial(alignment.spectrum_head, dropout=0.0)
     distributed.DRAWN_TOGETHER = 4  # for half of the 8 galaxies to validate on
     common = ["--profile", "smoke", "-p", f"run={run}", "-p", "binning=4"]
-    epochs = {"image": "image_epochs=2", "spectrum": "spectrum_epochs=2", "align": "epochs=2"}
+    epochs = {"image": "image_epochs=1", "spectrum": "spectrum_epochs=1", "align": "epochs=2"}
     for stage, number in epochs.items():
         assert train.main([stage, *common, "-p", number]) == 0
         wait_for_the_first()
@@ -163,7 +163,7 @@ def test_only_the_first_process_writes(results):
     assert not list((two / "written by 1").iterdir())
 
 
-@pytest.mark.parametrize(("stage", "rel"), [("moco", 2e-3), ("autoencoder", 1e-5), ("alignment", 2e-2)])
+@pytest.mark.parametrize(("stage", "rel"), [("moco", 5e-4), ("autoencoder", 1e-5), ("alignment", 2e-2)])
 def test_every_stage_follows_the_course_of_one_process(stage, rel, results):
     """As far as rounding lets it: Adam makes much of gradients near zero, and alignment starts from encoders of
     the stages before."""
