@@ -157,10 +157,15 @@ def classify(image, class_vectors, names, k=5):
 
 
 def kind_accuracy(image, name_vectors, names, kind):
-    """Share of images whose true kind is named first, or among five, by cosine with the names' vectors."""
+    """Share of images whose true kind is named first, or among five, by cosine with the names' vectors.
+
+    "commonest" is what a model gets that gives every image the name of the commonest kind.
+    """
     best = classify(image, name_vectors, names)
     right = best == kind[:, None]
-    return {"top-1": float(right[:, 0].mean()), "top-5": float(right.any(1).mean()), "choices": len(names)}
+    commonest = np.unique(kind, return_counts=True)[1].max() / len(kind)
+    rates = {"top-1": right[:, 0].mean(), "top-5": right.any(1).mean(), "commonest": commonest}
+    return {name: float(rate) for name, rate in rates.items()} | {"choices": len(names)}
 
 
 def hypothesis_accuracy(image, vectors, kind):

@@ -43,9 +43,11 @@ def relevance_table(metrics):
 
 def zero_shot_table(metrics):
     """Accuracy of naming the true kind of an image among all kinds' names, by model."""
+    rates = ("top-1", "top-5", "commonest")
     rows = [
-        [case, model, row["choices"], _number(row, "top-1"), _number(row, "top-5"), f"{1 / row['choices']:.3f}"]
+        [case, model, row["choices"], *(_number(row, name) for name in rates), f"{1 / row['choices']:.3f}"]
         for case, by_model in metrics["kind_accuracy"].items()
         for model, row in by_model.items()
     ]
-    return markdown_table([f"images ({metrics['origin']})", "model", "names", "top-1", "top-5", "chance"], rows)
+    header = [f"images ({metrics['origin']})", "model", "names", "top-1", "top-5", "commonest kind", "chance"]
+    return markdown_table(header, rows)
