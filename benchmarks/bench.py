@@ -6,7 +6,7 @@ One thread and CPU time throughout, on random data of the real shapes. Prints a 
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before numpy, faiss and torch start theirs
+os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"  # before the libraries start theirs
 
 import argparse
 import json
