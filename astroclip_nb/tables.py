@@ -15,8 +15,11 @@ def markdown_table(header, rows):
 
 
 def with_error(score):
-    """ "0.71 ± 0.02" from the scores of one prediction, "" from None."""
-    return f"{score['r2']:.2f} ± {score['r2_error']:.2f}" if score else ""
+    """ "0.71 ± 0.02" from the scores of one prediction, "0.971 ± 0.003" where that is known, "" from None."""
+    if not score:
+        return ""
+    digits = 2 if score["r2_error"] >= 0.0095 else 3
+    return f"{score['r2']:.{digits}f} ± {score['r2_error']:.{digits}f}"
 
 
 def property_table(metrics):
