@@ -16,6 +16,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,8 +145,20 @@ def _client(workers, scheduler):
         environment = {"OMP_NUM_THREADS": threads} | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})
         specification[i] = {"cls": Nanny, "options": options | {"env": environment}}
     head = {"cls": Scheduler, "options": {**local, "port": 0, "dashboard": False}}
-    with SpecCluster(specification, head, silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client:
+    with _deaf_to_interrupts():
+        cluster = SpecCluster(specification, head, silence_logs=logging.CRITICAL)
+    with cluster, Client(cluster) as client:
         yield client
+
+
+@contextmanager
+def _deaf_to_interrupts():
+    """Processes started in here ignore Ctrl-C: it is meant for this one, which ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _gpus(count):
