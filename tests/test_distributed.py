@@ -14,6 +14,8 @@ from tiny import tiny_encoders, tiny_pairs
 from astroclip_nb import contrast, distributed
 from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.galaxies import alignment, pretrain, train
+from astroclip_nb.galaxies.features import CachedBatches, Features
+from astroclip_nb.galaxies.pairs import open_pairs
 from astroclip_nb.paths import RunFolder
 from astroclip_nb.run import execute, load_profile, ordered_notebooks, parameters_for
 
@@ -191,9 +193,19 @@ def test_alone_nothing_changes():
     assert distributed.share(x) is x and distributed.own(x) is x
 
 
-def test_each_process_reads_its_own_rows(monkeypatch):
-    """Of a batch of 32, and all of the batch between them."""
-    from astroclip_nb.galaxies.pairs import open_pairs
+BATCHES = {
+    "MoCo": lambda pairs: pretrain.moco_batches(pairs, np.arange(64), 32),
+    "autoencoder": lambda pairs: pretrain.autoencoder_batches(pairs, np.arange(64), 32),
+    "alignment": lambda pairs: alignment.fresh_batches(pairs, np.arange(64), 32),
+    "cached features": lambda pairs: CachedBatches(
+        Features(*np.random.default_rng(0).random((2, 64, 3, 8), np.float32), {}), np.arange(64), 32
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_each_process_reads_its_own_rows(name, monkeypatch):
+    """The second of two makes the second half of every batch of 32, as one process would, and reads no more."""
 
     class Second:
         get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda: 1)
@@ -201,13 +213,13 @@ def test_each_process_reads_its_own_rows(monkeypatch):
     with open_pairs(tiny_pairs()) as pairs:
         rows, read = [], pairs.read
         monkeypatch.setattr(pairs, "read", lambda name, some: rows.append(some) or read(name, some))
-        whole = next(iter(pretrain.moco_batches(pairs, np.arange(64), 32)(0)))
+        whole = next(iter(BATCHES[name](pairs)(0)))
         monkeypatch.setattr(distributed, "started", lambda: True)
         monkeypatch.setattr(distributed, "dist", Second)
-        half = next(iter(pretrain.moco_batches(pairs, np.arange(64), 32)(0)))
-    np.testing.assert_array_equal(rows[1], rows[0][16:])
-    for view, part in zip(whole, half, strict=True):
-        torch.testing.assert_close(distributed.share(part), view[16:])
+        half = next(iter(BATCHES[name](pairs)(0)))
+    assert [len(some) for some in rows] == len(rows) // 2 * [32] + len(rows) // 2 * [16]
+    for side, part in zip(whole, half, strict=True):
+        torch.testing.assert_close(distributed.share(part), side[16:])
 
 
 def test_a_stage_that_would_train_nothing_is_refused(tmp_path, capsys):

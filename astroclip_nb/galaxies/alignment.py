@@ -10,6 +10,7 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
+from ..distributed import own, seeded_parts, share
 from ..embeddings import Embeddings
 from ..errors import InputError
 from ..paths import replacing
@@ -100,13 +101,17 @@ def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False, degrade=True):
 
     def batches(epoch):
         order = shuffled(rows, np.random.default_rng((seed, epoch)))
-        generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
         for start in range(0, len(order) - size + 1, size):
-            crops, flux, ivar = _read(pairs, order[start : start + size])
-            views = images.random_views(crops, generator)
-            views = images.blur(views, generator) if blur else views
-            flux, ivar = spectra.degrade(flux, ivar, generator) if degrade else (flux, ivar)
-            yield views, spectra.normalise(flux, ivar)
+            places = share(np.arange(start, start + size))
+            crops, flux, ivar = _read(pairs, order[places])
+            parts = []
+            for some, generator in seeded_parts(places, seed, epoch):
+                views = images.random_views(crops[some], generator)
+                views = images.blur(views, generator) if blur else views
+                seen = flux[some], ivar[some]
+                seen = spectra.degrade(*seen, generator) if degrade else seen
+                parts.append((views, spectra.normalise(*seen)))
+            yield tuple(own(torch.cat(side)) for side in zip(*parts, strict=True))
 
     return batches
 

@@ -16,6 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..device import pick_device
+from ..distributed import own, share
 from ..errors import InputError
 from . import images, spectra
 from .checkpoints import fingerprint_of
@@ -168,7 +169,10 @@ def batch_size_for(rows, batch_size):
 
 
 class CachedBatches:
-    """Batches of cached features for ``fit``: in every epoch each galaxy once, in a random view."""
+    """Batches of cached features for ``fit``: in every epoch each galaxy once, in a random view.
+
+    Under ``torchrun`` each process reads its own rows of a batch.
+    """
 
     def __init__(self, features, rows, batch_size, seed=0):
         self.features, self.rows, self.seed = features, np.asarray(rows), seed
@@ -185,7 +189,7 @@ class CachedBatches:
     def _views(array, rows, rng):
         views = array.shape[1]
         chosen = rng.integers(1, views, len(rows)) if views > 1 else np.zeros(len(rows), int)
-        return torch.from_numpy(array[rows, chosen]).float()
+        return own(torch.from_numpy(array[share(rows), share(chosen)]).float())
 
 
 def fixed_batches(rows, batch_size, seed=0):
