@@ -64,7 +64,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, crops):
         """Features (N, F) float32."""
-        return self.net(F.avg_pool2d(self.stretch(crops), self.binning))
+        stretched = self.stretch(crops)
+        return self.net(F.avg_pool2d(stretched, self.binning) if self.binning > 1 else stretched)
 
 
 def build_spender(filters):
