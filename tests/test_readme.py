@@ -1,0 +1,64 @@
+"""The README's numbers are those of the runs kept in paper/results."""
+
+import json
+
+import pytest
+
+from astroclip_nb.paths import REPOSITORY
+from astroclip_nb.tables import SIDES, with_error
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+@pytest.fixture(params=["default", "large"])
+def kept(request):
+    return request.param, json.loads((REPOSITORY / "paper" / "results" / f"{request.param}.json").read_text())
+
+
+def row(start):
+    (line,) = [line for line in README.splitlines() if line.startswith(start)]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_zero_shot_scores_are_the_kept_ones(kept):
+    name, metrics = kept
+    found = metrics["06_properties"]["metrics"]
+    for quantity in ("redshift", "log_mstar"):
+        cells = row(f"| {quantity.replace('log_mstar', 'log stellar mass')}, `{name}`")
+        assert cells[:3] == [with_error(found["zero_shot"][quantity][side]) for side in SIDES]
+        linear = " / ".join(f"{found['linear'][quantity][side]['r2']:.2f}" for side in SIDES)
+        assert cells[3] == linear
+
+
+def test_retrieval_is_the_kept_one(kept):
+    name, metrics = kept
+    found = metrics["05_retrieval"]["metrics"]
+    cells = row(f"| own spectrum among {found['choices']:,}, `{name}`")
+    parts = found["image_to_spectrum"], found["linear"]["image_to_spectrum"], found["chance"]
+    assert cells == [f"{part['recall@10']:.1%}" for part in parts]
+
+
+def test_real_galaxies_and_hubble_are_those_of_the_default_run():
+    metrics = json.loads((REPOSITORY / "paper" / "results" / "default.json").read_text())
+    real = metrics["08_real_galaxies"]["metrics"]
+    assert f"the median |Δz|/(1+z) is {real['median_error']:.3f}" in README
+    errors = [
+        abs(one["predicted"] - one["catalogue"]) / (1 + one["catalogue"]) for one in real["galaxies"].values()
+    ]
+    assert len(errors) == 6 and max(errors) < 0.016
+    tuned, asked = metrics["10_hubble_finetune"]["metrics"], metrics["11_hubble_retrieval"]["metrics"]
+    for start, part, share in (
+        ("| own caption in the best 5 %", "test", "5 %"),
+        ("| own caption in the best 10 %", "unseen", "10 %"),
+    ):
+        scores = tuned["scores"][part]
+        measured, oracle = (scores[name]["image"][share] for name in ("softmax", "class oracle"))
+        assert row(start) == [f"{measured:.1%} ({share})", f"{oracle:.1%}"]
+    unseen = tuned["parts"]["unseen"]["softmax"]
+    assert (
+        row("| the same by visible")[0] == f"{unseen['attributes alone']:.1%} / {unseen['name alone']:.1%} (10 %)"
+    )
+    assert row("| naming the kind")[0].startswith(
+        f"{asked['kind_accuracy']['trained kinds']['trained']['top-1']:.1%} "
+    )
+    assert row("| relevance of the ten")[0].startswith(f"{asked['mean_relevance']['trained']:.1%} ")
