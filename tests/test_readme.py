@@ -62,3 +62,24 @@ def test_real_galaxies_and_hubble_are_those_of_the_default_run():
         f"{asked['kind_accuracy']['trained kinds']['trained']['top-1']:.1%} "
     )
     assert row("| relevance of the ten")[0].startswith(f"{asked['mean_relevance']['trained']:.1%} ")
+
+
+def test_speed_is_the_measured_one():
+    results = json.loads((REPOSITORY / "benchmarks" / "results.json").read_text())
+    ratio = {measured["what"]: f"{measured['ratio']:.2g}" for measured in results["rows"]}
+    ratio |= {what: f"{float(value):.0f}" for what, value in ratio.items() if float(value) >= 10}
+    job = results["whole_job_core_hours"]
+    expected = {
+        "| training step": [ratio[f"Training step, {precision}"] for precision in ("fp32", "bf16")],
+        "| the whole job": [f"{job['ratio']:.0f}", f"{job['ratio_with_embeddings']:.0f}"],
+        "| published ResNet-50": [ratio["Image encoder, published, bf16"]],
+        "| published Spender": [
+            ratio[f"Spectrum encoder, published, {precision}"] for precision in ("fp32", "bf16")
+        ],
+        "| rotation, flips": [ratio["Rotation, flip, crop"]],
+        "| shuffled reading": [ratio["Images read shuffled"]],
+        "| top 10 of": [ratio["Top 10 of 200,000"], ratio["16-NN regression, 40,000"]],
+        "| UMAP, seeded": [ratio["UMAP, seeded, 2,000"], ratio["k-means and silhouettes, 10,000"]],
+    }
+    for start, values in expected.items():
+        assert row(start) == [" / ".join(values)], start
