@@ -75,7 +75,7 @@ def test_predictions_writes_the_recorded_scores_and_drops_unknown_values():
     assert len(first.lines[0].get_xdata()) == 350
     assert "0.123 ± 0.011" in first.texts[0].get_text() and "0.057" in first.texts[0].get_text()
     assert first.get_xlim() == first.get_ylim() and first.get_ylabel() == "predicted redshift"
-    assert figure.axes[4].get_xlabel() == r"true $\log_{10}(M_\star / M_\odot)$"
+    assert figure.axes[4].get_xlabel() == r"catalogue $\log_{10}(M_\star / M_\odot)$"
     np.testing.assert_array_equal(figure.axes[5].lines[0].get_ydata(), table[5].predicted)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from astroclip_nb.paths import NOTEBOOKS, PROFILES, REPORT_NOTEBOOK, RunFolder
 from astroclip_nb.report import read_metrics, write_report
-from astroclip_nb.run import execute, ordered_notebooks, run_notebooks
+from astroclip_nb.run import execute, load_profile, ordered_notebooks, parameters_for, run_notebooks
 
 ALL = [*ordered_notebooks().values(), REPORT_NOTEBOOK]
 
@@ -46,7 +46,8 @@ def test_report_is_one_file_with_its_figures_inside(smoke):
 
 def test_a_notebook_runs_alone_and_gives_the_same_numbers(smoke):
     before = json.dumps(read_metrics(smoke)["06_properties"])
-    execute(ordered_notebooks()["06"], smoke, {"few_shot_seeds": 1}, progress=False)
+    parameters = parameters_for(load_profile("smoke"), ordered_notebooks())["06"]
+    execute(ordered_notebooks()["06"], smoke, parameters, progress=False)
     assert json.dumps(read_metrics(smoke)["06_properties"]) == before
 
 

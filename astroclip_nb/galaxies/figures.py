@@ -90,7 +90,7 @@ def predictions(table):
         )
         axis.text(0.04, 0.97, text, size=8, va="top", transform=axis.transAxes)
         axis.set(xlim=limits[row.quantity], ylim=limits[row.quantity], aspect="equal")
-        axis.set(xlabel=f"true {label(row.quantity)}", ylabel="")
+        axis.set(xlabel=f"catalogue {label(row.quantity)}", ylabel="")
     for axis, quantity in zip(axes[:, 0], quantities, strict=True):
         axis.set_ylabel(f"predicted {label(quantity)}")
     for axis, embedding in zip(axes[0], embeddings, strict=True):
