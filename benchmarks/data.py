@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 
 def reading(quick, repeats):
     """Shuffled batches of 64 images: fancy indexing of h5py's own chunks against ``Pairs.read``; warm cache."""
-    n = 64 if quick else 1024
+    n = 64 if quick else 4096  # enough for starting the processes not to count
     with tempfile.TemporaryDirectory(dir=HERE) as folder:
         path, chunked = Path(folder, "pairs.h5"), Path(folder, "chunked.h5")
         rows = {"targetid": np.arange(n), "image": random_images(n).numpy(), "spectrum": random_spectra(n).numpy()}
@@ -52,7 +52,7 @@ def simulation(quick):
     The clock tells only on a machine that does nothing else; CPU time beyond that of one process, such as for
     starting two, is what keeps two from being twice as fast.
     """
-    n = 64 if quick else 1024
+    n = 64 if quick else 4096  # enough for starting the processes not to count
     with tempfile.TemporaryDirectory(dir=HERE) as folder:
         start, clock = time.process_time(), time.perf_counter()
         simulate_pairs(Path(folder, "one.h5"), n, 0, workers=1, progress=False)
