@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import h5py
 import numpy as np
@@ -50,6 +51,18 @@ def test_view_zero_is_the_encoders_answer_to_the_central_crop(pairs, cached):
     with torch.inference_mode():
         np.testing.assert_allclose(cached.image[:10, 0], image(crops), rtol=2e-3, atol=2e-3)
         np.testing.assert_allclose(cached.spectrum[:10, 0], spectrum(spectra), rtol=2e-3, atol=2e-3)
+
+
+def test_an_image_that_is_not_finite_is_named(tmp_path):
+    """In a file that is only viewed; one that is written is checked there."""
+    shutil.copy(tiny_pairs(), tmp_path / "pairs.h5")
+    with h5py.File(tmp_path / "pairs.h5", "r+") as file:
+        file["image"][3, 1, 70, 70] = np.nan
+    with open_pairs(tmp_path / "pairs.h5") as pairs:
+        with pytest.raises(
+            InputError, match=f"image of TARGETID {pairs.targetid[3]} has pixels that are not finite"
+        ):
+            cache(pairs, tmp_path / "features.h5")
 
 
 def test_views_differ_from_each_other(cached):

@@ -86,6 +86,12 @@ def cache_features(
         names = ("image", "spectrum", "ivar") if pairs.has_ivar else ("image", "spectrum")
         for some, arrays in pairs.blocks(names, rows, BLOCK):
             tensors = {name: torch.from_numpy(array).float() for name, array in arrays.items()}
+            if not (finite := tensors["image"].flatten(1).isfinite().all(1)).all():
+                # A file that is only viewed was never checked, and a rectifier would turn NaN into a number.
+                first = pairs.targetid[some[~finite.numpy()][0]]
+                raise InputError(
+                    f"{pairs.path}: the image of TARGETID {first} has pixels that are not finite; drop it."
+                )
             ivar = tensors["ivar"] if pairs.has_ivar else spectra.estimated_ivar(tensors["spectrum"])
             block_seed = np.random.SeedSequence((seed, int(some[0]))).generate_state(1)[0]
             generator = torch.Generator().manual_seed(int(block_seed))
