@@ -110,6 +110,15 @@ class FitConfig:
     seed: int = 0
 
 
+def cosine_config(epochs, batches, learning_rate, weight_decay, precision="fp32", seed=0):
+    """AdamW, warmed up over a twentieth of the steps, then falling as a cosine; ``batches`` in every epoch."""
+    steps = epochs * batches
+    return FitConfig(
+        epochs, learning_rate, weight_decay, "adamw", "cosine", warmup_steps=steps // 20, total_steps=steps,
+        precision=precision, seed=seed,
+    )  # fmt: skip
+
+
 def make_optimizer(model, config):
     """Adam or AdamW over the parameters that train."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

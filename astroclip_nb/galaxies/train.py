@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from ..contrast import FitConfig
+from ..contrast import FitConfig, cosine_config
 from ..distributed import first_then_others, processes, rank, share_batch_norms
 from ..errors import InputError
 from ..paths import RunFolder
@@ -120,12 +120,8 @@ def _refuse_unless(pretrained_here, stage):
 
 
 def _cosine(epochs, train, batch_size, learning_rate, weight_decay, p):
-    """AdamW, warmed up over a twentieth of the steps, then falling as a cosine."""
-    steps = epochs * (len(train) // batch_size_for(train, batch_size))
-    return FitConfig(
-        epochs, learning_rate, weight_decay, "adamw", "cosine", warmup_steps=steps // 20, total_steps=steps,
-        precision=p.precision, seed=p.seed,
-    )  # fmt: skip
+    batches = len(train) // batch_size_for(train, batch_size)
+    return cosine_config(epochs, batches, learning_rate, weight_decay, p.precision, p.seed)
 
 
 def parameters_of(number, profile, overrides):
