@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.special
 
 from astroclip_nb.embeddings import Embeddings
 from astroclip_nb.errors import InputError
@@ -198,8 +199,39 @@ def test_a_well_specified_density_is_calibrated():
     assert found["crps"] == pytest.approx(np.mean(0.01 + 0.01 * angle[:3000]) / np.sqrt(np.pi), rel=0.05)
 
 
-def test_redshift_density_of_a_side(aligned):
-    image, spectrum = (properties.redshift_density(aligned, side)[2] for side in ("image", "spectrum"))
-    assert spectrum["crps"] < image["crps"]
-    density, true, found = properties.redshift_density(aligned, k=20)
-    assert density.centre.shape == (len(true), 20) and len(found["pit"]) == len(true) == 400
+def circle(angle):
+    return np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+
+
+def test_contrastive_density_is_the_posterior_where_the_cosines_are_the_likelihood():
+    """On a circle a von Mises scatter of kappa is what InfoNCE with the logit scale kappa describes exactly."""
+    rng, kappa = np.random.default_rng(8), 15.5
+    partner, asked = rng.uniform(-np.pi, np.pi, 20_000), rng.uniform(-np.pi, np.pi, 3000)
+    query = circle(rng.vonmises(asked, kappa))
+    z = 0.3 + 0.1 * np.sin(partner)
+    density, true = properties.contrastive_density(circle(partner), z, query, kappa), 0.3 + 0.1 * np.sin(asked)
+    for level, share in properties.calibration(density, true)["coverage"].items():
+        assert share == pytest.approx(level / 100, abs=0.03)
+    # E[sin] of a von Mises variable about the query is I1 / I0 (kappa) times the query's own.
+    ratio = scipy.special.i1(kappa) / scipy.special.i0(kappa)
+    np.testing.assert_allclose(density.mean, 0.3 + 0.1 * ratio * query[:, 1], atol=0.004)
+    nearest = properties.knn_density(circle(partner), z, query, k=32)
+    assert properties.calibration(nearest, true)["coverage"][68] < 0.3  # all of them where the query stands
+
+
+def test_contrastive_density_groups_without_loss_and_leaves_out_the_unlabelled():
+    rng = np.random.default_rng(9)
+    x, y = circle(rng.uniform(0, 6, 400)), rng.normal(size=400)
+    y[::7] = np.nan
+    found = properties.contrastive_density(x, y, x[:5], 4.0, groups=50)
+    weight = np.exp(4.0 * x[:5].astype(np.float64) @ x.T)[:, np.isfinite(y)]
+    expected = weight @ y[np.isfinite(y)] / weight.sum(1)
+    np.testing.assert_allclose(found.mean, expected, rtol=1e-5)
+    assert found.centre.shape == (5, 50)
+
+
+def test_redshift_densities(aligned):
+    densities, true = properties.redshift_densities(aligned, 15.5, k=20)
+    crps = {name: properties.calibration(density, true)["crps"] for name, density in densities.items()}
+    assert crps["spectrum"] < crps["image"] and crps["cross-modal, InfoNCE"] < 2 * crps["cross-modal"]
+    assert len(true) == 400 and densities["cross-modal"].centre.shape == (400, 20)

@@ -206,6 +206,11 @@ class Density:
     weight: np.ndarray
     width: np.ndarray
 
+    @property
+    def mean(self):
+        """Expected value (Q,)."""
+        return np.sum(self.weight * self.centre, 1)
+
     def pdf(self, grid, rows=slice(None)):
         """Density (Q, G) of the chosen rows on ``grid`` (G,)."""
         x = (grid - self.centre[rows][..., None]) / self.width[rows][:, None, None]
@@ -233,16 +238,43 @@ class Density:
         return result
 
 
-def knn_density(train_x, train_y, query_x, k=32, weights="distance", floor=1e-4):
+def knn_density(train_x, train_y, query_x, k=32, weights="distance"):
     """Density of a quantity given the embedding: a weighted kernel estimate over the k nearest neighbours.
 
-    Silverman's width for the effective number of neighbours (at least ``floor``). The neighbours are drawn to
-    their mean so that mean and variance stay those of the neighbours (Jones 1991), else every density would
-    be too wide. Arguments as `knn_predict`; returns a `Density`.
+    Arguments as `knn_predict`; returns a `Density`.
     """
     known = labelled(train_y)
     distance, index = nearest(query_x, np.asarray(train_x)[known], k)
-    weight, y = neighbour_weights(distance, weights), np.asarray(train_y, np.float64)[known][index]
+    return _kernel_density(np.asarray(train_y, np.float64)[known][index], neighbour_weights(distance, weights))
+
+
+def contrastive_density(train_x, train_y, query_x, logit_scale, groups=128):
+    """Density of a quantity given a query of the *other* modality, by the likelihood that InfoNCE itself learned.
+
+    Where the loss is least, exp(logit_scale * cosine) is the density of a pair over that of strangers (van den
+    Oord et al. 2018, section 2.3). Every training galaxy is thus a possible partner of the query with that weight,
+    and its quantity a possible value. The values are grouped by rank, about equal numbers in each of ``groups``.
+    train_x : (N, D), query_x : (Q, D), unit vectors of the two modalities; train_y : (N,), NaN left out.
+    """
+    known = labelled(train_y)
+    order = np.argsort(np.asarray(train_y, np.float64)[known], kind="stable")
+    x, y = np.asarray(train_x)[known][order], np.asarray(train_y, np.float64)[known][order]
+    starts = np.unique(np.linspace(0, len(y), min(groups, len(y)), endpoint=False).astype(int))
+    parts = []
+    for some in np.array_split(query_x, max(1, len(query_x) // 512)):
+        logits = logit_scale * (some @ x.T)
+        weight = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+        total = np.add.reduceat(weight, starts, 1)
+        parts.append((np.add.reduceat(weight * y, starts, 1) / total, total / total.sum(1, keepdims=True)))
+    return _kernel_density(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _kernel_density(y, weight, floor=1e-4):
+    """A `Density` around values y (Q, k) of given weights, rows summing to 1.
+
+    Silverman's width for the effective number of values (at least ``floor``). They are drawn to their mean so that
+    mean and variance stay what they were (Jones 1991), else every density would be too wide.
+    """
     mean = np.sum(weight * y, 1, keepdims=True)
     spread = np.sqrt(np.sum(weight * (y - mean) ** 2, 1, keepdims=True))
     ratio = 0.9 * np.sum(weight**2, 1, keepdims=True) ** 0.2
@@ -257,14 +289,18 @@ def calibration(density, true):
     return {"pit": pit, "coverage": coverage, "crps": float(density.crps(true).mean())}
 
 
-def redshift_density(embeddings, side="cross-modal", k=32):
-    """p(z | embedding) of the test split from the training split's neighbours.
+def redshift_densities(embeddings, logit_scale, k=32):
+    """p(z | embedding) of the test split from the training split: {name: `Density`} and the true redshifts (Q,).
 
-    Returns the `Density`, the true redshifts (Q,) and their `calibration`.
+    Of each of `SIDES` by its k nearest neighbours, and across by `contrastive_density` too: an image lies in the
+    middle of all the spectra that it allows for, so the nearest ones are too much alike to say how unsure it is.
     """
-    fitted, asked = SIDES[side]
     train, test = embeddings.select("train"), embeddings.select("test")
     test = test.select(labelled(_column(test, "redshift")))
-    true = _column(test, "redshift")
-    density = knn_density(getattr(train, fitted), _column(train, "redshift"), getattr(test, asked), k)
-    return density, true, calibration(density, true)
+    z = _column(train, "redshift")
+    densities = {
+        side: knn_density(getattr(train, fitted), z, getattr(test, asked), k)
+        for side, (fitted, asked) in SIDES.items()
+    }
+    densities["cross-modal, InfoNCE"] = contrastive_density(train.spectrum, z, test.image, logit_scale)
+    return densities, _column(test, "redshift")
