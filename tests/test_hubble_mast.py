@@ -1,109 +1,245 @@
-"""The MAST client against tables written by hand in MAST's form: what it chooses, and that it loses nothing."""
+"""The MAST client through the real ``astroquery.mast.Observations``, of which only the network is replaced.
 
+Columns, observations and products are what MAST answered when astroquery's authors recorded it, as astroquery
+ships it for its own tests: three observations of proposal 8880, and 22 products, of another observation, among
+which there is no preview. So rows of previews are added, in the recorded form with invented names (``PREVIEWS``),
+and so are answers of errors and the images. Nothing in these tests can connect: `Mast` stands where requests would
+hand over to the network, and knows no other address.
+"""
+
+import io
 import json
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from astropy.table import Table
+import requests
 from PIL import Image
+from urllib3 import HTTPResponse
 
 from astroclip_nb.hubble.mast import fetch_previews, find_previews, verify
 from astroclip_nb.hubble.observations import Observations, from_previews
 from astroclip_nb.hubble.proposals import Proposal
 
-ANSWERS = json.loads(Path(__file__).with_name("mast_answers.json").read_text())
+WFC, PC = "hst_08880_01_wfpc2_total_wf_drz.jpg", "hst_08880_01_wfpc2_total_pc_drz.jpg"
+WFC_URI, PC_URI = (f"mast:HST/product/{name}" for name in (WFC, PC))
+PREVIEWS = [  # productFilename, productType
+    (WFC, "PREVIEW"),
+    (PC, "PREVIEW"),
+    (PC, "PREVIEW"),  # of a second observation: one product may belong to several
+    ("hst_08880_01_wfpc2_total_wf_color_drz.jpg", "PREVIEW"),
+    ("hst_08880_01_wfpc2_f555w_wf_drz.jpg", "PREVIEW"),
+    ("hst_08880_01_wfpc2_total_wf_drz.fits", "SCIENCE"),
+    ("hst_08880_01_wfpc2_total_wf_drz_thumb.jpg", "THUMBNAIL"),
+    ("hst_08880_01_wfpc2_total_wf_trl.txt", None),  # masked, once astroquery has made a table of it
+]
+PROPOSALS = [Proposal(8880, "Stellar", 9, "T", "A."), Proposal(9999, "Galaxies", 9, "T", "A.")]
 
 
-class Archive:
-    """Answers as astroquery.mast.Observations does, from the file; ``broken`` URIs do not arrive."""
-
-    def __init__(self, broken=()):
-        self.broken, self.fetched, self.asked = set(broken), [], []
-
-    def query_criteria(self, **criteria):
-        assert criteria["obs_collection"] == "HST" and criteria["dataRights"] == "PUBLIC"
-        self.asked.append(criteria["proposal_id"])
-        table = Table(ANSWERS["observations"])
-        return table[table["proposal_id"] == criteria["proposal_id"]]
-
-    def get_product_list(self, observations):
-        return Table(ANSWERS["products"])
-
-    def download_file(self, uri, *, local_path):
-        self.fetched.append(uri)
-        if uri in self.broken:
-            Path(local_path).write_bytes(b"half a fi")
-            return "ERROR", "HTTP 503", uri
-        Image.fromarray(np.full((30, 40), len(uri), np.uint8)).save(local_path, format="JPEG")
-        return "COMPLETE", None, None
+@pytest.fixture(scope="module")
+def recorded():
+    """Folder of MAST's recorded answers in the installed astroquery."""
+    folder = Path(pytest.importorskip("astroquery.mast").__file__).parent / "tests" / "data"
+    if not (folder / "advSearch.json").exists():
+        pytest.skip(f"this astroquery was installed without its recorded answers ({folder})")
+    return folder
 
 
-PROPOSALS = [Proposal(7307, "Stellar", 7, "T", "A."), Proposal(9999, "Galaxies", 9, "T", "A.")]
-WF, PC = (f"mast:HST/product/hst_7307_01_wfpc2_total_{camera}_drz.jpg" for camera in ("wf", "pc"))
+class Mast:
+    """The far end of the wire: answers a prepared request as MAST does, and keeps what it was asked.
+
+    faults : what to answer instead, by the address's end or the service: a status of HTTP, bytes, or an error to
+    raise. pages : over how many pages the observations come. Those of a proposal are served where it is the
+    recorded one; another has none, with ``fields`` left of the empty answer or not.
+    """
+
+    def __init__(self, folder, faults=None, pages=1, fields=True):
+        self.folder, self.faults, self.pages, self.fields = folder, faults or {}, pages, fields
+        self.asked, self.fetched, self.polled = [], [], set()
+
+    def recorded(self, name):
+        return json.loads((self.folder / name).read_text())
+
+    def send(self, request, **options):
+        address = urlsplit(request.url)
+        assert address.hostname == "mast.stsci.edu", f"a test asked for {request.url}"
+        if address.path.endswith("/columnsconfig"):
+            name, answer = "columns", (self.folder / "columnsconfig.json").read_bytes
+        elif address.path.endswith("/invoke"):
+            question = json.loads(parse_qs(request.body)["request"][0])
+            name, answer = question["service"], lambda: json.dumps(self.invoke(question)).encode()
+        else:
+            assert address.path.endswith("/Download/file"), f"a test asked for {request.url}"
+            (name,) = parse_qs(address.query)["uri"]
+            answer = image
+            self.fetched += [name] * (request.method == "GET")
+        fault = self.faults.get(name, 200)
+        if isinstance(fault, Exception):
+            raise fault
+        body = fault if isinstance(fault, bytes) else answer()
+        short = name in self.faults.get("cut", ())
+        raw = HTTPResponse(
+            io.BytesIO(body[: len(body) // 2] if short else body), {"content-length": str(len(body))},
+            status=fault if isinstance(fault, int) else 200, preload_content=False, request_method=request.method,
+        )  # fmt: skip
+        return requests.adapters.HTTPAdapter().build_response(request, raw)
+
+    def invoke(self, question):
+        if question["service"] not in self.polled:  # MAST lets a client ask again until it has an answer
+            self.polled.add(question["service"])
+            return {"status": "EXECUTING", "msg": "", "data": []}
+        self.asked.append(question)
+        if question["service"] == "Mast.Caom.Products":
+            return self.products()
+        answer = self.recorded("advSearch.json")
+        (wanted,) = next(f["values"] for f in question["params"]["filters"] if f["paramName"] == "proposal_id")
+        rows = [row for row in answer["data"] if row["proposal_id"] == wanted]
+        size = -(-len(rows) // self.pages)
+        page = question["page"]
+        answer["data"] = rows[(page - 1) * size : page * size]
+        answer["paging"] |= {"page": page, "pageSize": size, "pagesFiltered": self.pages if rows else 0}
+        if not rows and not self.fields:
+            answer["fields"] = []
+        return answer
+
+    def products(self):
+        answer = self.recorded("products.json")
+        form = answer["data"][0]
+        for name, kind in PREVIEWS:
+            named = {"productFilename": name, "dataURI": f"mast:HST/product/{name}", "productType": kind}
+            answer["data"].append({**form, **named})
+        return answer
 
 
-def fetch(archive, folder, **options):
-    return fetch_previews(PROPOSALS, folder, archive=archive, pause=0, progress=False, **options)
+def image():
+    """A preview as JPEG."""
+    out = io.BytesIO()
+    Image.fromarray(np.arange(1200, dtype=np.uint8).reshape(30, 40)).save(out, "JPEG")
+    return out.getvalue()
 
 
-def test_choice_is_whole_public_previews():
-    assert find_previews(Archive(), 7307) == sorted([PC, WF])
-    assert find_previews(Archive(), 9999) == []
+@pytest.fixture
+def serve(recorded, monkeypatch):
+    """``serve(**options)`` puts a Mast in the place of the network, and returns it."""
+    from astroquery.mast.discovery_portal import PortalAPI
+
+    def no_network(*_):
+        raise AssertionError("a test tried to connect")
+
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+
+    def start(**options):
+        mast = Mast(recorded, **options)
+        monkeypatch.setattr(
+            requests.adapters.HTTPAdapter, "send", lambda _, request, **kw: mast.send(request, **kw)
+        )
+        monkeypatch.setattr(PortalAPI, "_column_configs", {})  # kept by astroquery from one test to the next
+        return mast
+
+    return start
 
 
-def test_fetch_once_and_mend_what_was_altered(tmp_path):
-    archive = Archive()
-    assert fetch(archive, tmp_path) == []
-    assert sorted(archive.fetched) == sorted([PC, WF]) and verify(tmp_path / "7307") == []
-    again = Archive()
-    assert fetch(again, tmp_path) == [] and not again.fetched and not again.asked
-    altered = tmp_path / "7307" / Path(WF).name
-    whole = altered.read_bytes()
+def archive():
+    from astroquery.mast import Observations
+
+    return Observations
+
+
+def fetch(folder, **options):
+    return fetch_previews(PROPOSALS, folder, pause=0, progress=False, **options)
+
+
+def test_what_is_asked_and_chosen(serve):
+    mast = serve()
+    assert find_previews(archive(), 8880) == sorted([PC_URI, WFC_URI])
+    observations, products = mast.asked
+    wanted = {entry["paramName"]: entry["values"] for entry in observations["params"]["filters"]}
+    assert wanted == {"obs_collection": ["HST"], "proposal_id": ["8880"], "dataRights": ["PUBLIC"]}
+    rows = mast.recorded("advSearch.json")["data"]
+    assert products["params"]["obsid"].split(",") == [str(row["obsid"]) for row in rows]
+
+
+def test_recorded_products_alone_hold_no_preview(serve, monkeypatch):
+    monkeypatch.setattr("test_hubble_mast.PREVIEWS", [])
+    serve()
+    assert find_previews(archive(), 8880) == []
+
+
+def test_observations_of_all_pages_are_asked_for(serve):
+    mast = serve(pages=3)
+    find_previews(archive(), 8880)
+    assert [question["page"] for question in mast.asked[:-1]] == [1, 2, 3]
+    assert len(mast.asked[-1]["params"]["obsid"].split(",")) == 3
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("fields", [True, False])
+def test_proposal_without_observations_has_none_and_that_is_no_news(serve, tmp_path, fields):
+    mast = serve(fields=fields)
+    assert find_previews(archive(), 9999) == [] and len(mast.asked) == 1
+    assert fetch_previews(PROPOSALS[1:], tmp_path, pause=0, progress=False) == []
+    assert json.loads((tmp_path / "9999" / "manifest.json").read_text())["files"] == {}
+
+
+def test_fetch_once_and_mend_what_was_altered(serve, tmp_path, capsys):
+    mast = serve()
+    assert fetch(tmp_path) == []
+    assert mast.fetched == sorted([PC_URI, WFC_URI]) and verify(tmp_path / "8880") == []
+    assert capsys.readouterr().out == ""  # no bar of astroquery's for each file
+    again = serve()
+    assert fetch(tmp_path) == [] and not again.fetched and not again.asked
+    altered = tmp_path / "8880" / WFC
     altered.write_bytes(b"altered")
-    assert verify(tmp_path / "7307") == [altered]
-    mending = Archive()
-    assert fetch(mending, tmp_path) == [] and mending.fetched == [WF]
-    assert altered.read_bytes() == whole and verify(tmp_path / "7307") == []
+    assert verify(tmp_path / "8880") == [altered]
+    mending = serve()
+    assert fetch(tmp_path) == [] and mending.fetched == [WFC_URI]
+    assert altered.read_bytes() == image() and verify(tmp_path / "8880") == []
 
 
-def test_failure_is_told_and_retried(tmp_path):
-    archive = Archive(broken=[PC])
-    (failure,) = fetch(archive, tmp_path)
-    assert "7307" in failure and "HTTP 503" in failure
-    assert [path.name for path in (tmp_path / "7307").iterdir()] == [Path(WF).name]  # nothing half-written
-    again = Archive()
-    assert fetch(again, tmp_path) == [] and again.fetched == [PC]  # what is there is not fetched twice
+@pytest.mark.parametrize("faults, why", [
+    ({PC_URI: 503}, "503 Server Error"),
+    ({PC_URI: requests.ConnectionError("reset by peer")}, "reset by peer"),
+    ({"cut": [PC_URI]}, "IncompleteRead"),
+])  # fmt: skip
+def test_an_image_that_does_not_arrive_is_told_and_fetched_again(serve, tmp_path, faults, why):
+    serve(faults=faults)
+    (failure,) = fetch(tmp_path)
+    assert f"Proposal 8880: {PC_URI} was not fetched" in failure and why in failure
+    assert [path.name for path in (tmp_path / "8880").iterdir()] == [WFC]  # nothing half-written
+    again = serve()
+    assert fetch(tmp_path) == [] and again.fetched == [PC_URI]  # what is there is not fetched twice
 
 
-def test_silent_archive_does_not_stop_the_others(tmp_path):
-    class Silent(Archive):
-        def query_criteria(self, **criteria):
-            if criteria["proposal_id"] == "7307":
-                raise ConnectionError("timed out")
-            return super().query_criteria(**criteria)
+@pytest.mark.parametrize("fault, why", [
+    (requests.ConnectTimeout("timed out"), "timed out"),
+    (500, "500 Server Error"),
+    (b"<html>down for maintenance</html>", "JSONDecodeError"),
+    (json.dumps({"status": "ERROR", "msg": "query is too large"}).encode(), "query is too large"),
+    (json.dumps({"status": "COMPLETE"}).encode(), "fields"),
+])  # fmt: skip
+def test_a_faulty_answer_does_not_stop_the_others(serve, tmp_path, fault, why):
+    serve(faults={"Mast.Caom.Products": fault})
+    (failure,) = fetch(tmp_path)
+    assert "Proposal 8880: its previews were not found" in failure and why in failure
+    assert (tmp_path / "9999" / "manifest.json").exists() and not (tmp_path / "8880" / "manifest.json").exists()
+    serve()
+    assert fetch(tmp_path) == [] and verify(tmp_path / "8880") == []
 
-    archive = Silent()
-    (failure,) = fetch(archive, tmp_path)
-    assert "MAST did not answer (timed out)" in failure and archive.asked == ["9999"]
 
-
-def test_at_most_some_drawn_without_replacement(tmp_path):
-    first, again = Archive(), Archive()
-    fetch(first, tmp_path / "a", max_images=1)
-    fetch(again, tmp_path / "b", max_images=1)
+def test_at_most_some_drawn_without_replacement(serve, tmp_path):
+    first = serve()
+    fetch(tmp_path / "a", max_images=1)
+    again = serve()
+    fetch(tmp_path / "b", max_images=1)
     assert len(first.fetched) == 1 and first.fetched == again.fetched
 
 
-def test_fetched_previews_become_observations(tmp_path):
-    fetch(Archive(), tmp_path / "previews")
+def test_fetched_previews_become_observations(serve, tmp_path):
+    serve()
+    fetch(tmp_path / "previews")
     problems = from_previews(tmp_path / "o.h5", PROPOSALS, tmp_path / "previews", size=32, progress=False)
     assert problems == ["Proposal 9999 has no image and is left out."]
     observations = Observations(tmp_path / "o.h5")
-    assert observations.images().shape == (2, 32, 32) and observations.id.tolist() == [7307]
-
-
-def test_client_has_the_methods_we_call():
-    observations = pytest.importorskip("astroquery.mast").Observations
-    for name in ("query_criteria", "get_product_list", "download_file"):
-        assert callable(getattr(observations, name))
+    assert observations.images().shape == (2, 32, 32) and observations.id.tolist() == [8880]

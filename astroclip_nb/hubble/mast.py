@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,15 @@ MANIFEST = "manifest.json"
 def find_previews(archive, proposal_id):
     """URIs of the preview images of a proposal: public HST products, whole images and not colour ones.
 
-    archive : ``astroquery.mast.Observations``, or what answers like it. The choice is PAPERCLIP's: products of
-    type PREVIEW whose file name has "total" and not "color".
+    archive : ``astroquery.mast.Observations``. The choice is PAPERCLIP's: products of type PREVIEW whose file name
+    has "total" and not "color". A proposal without observations or products has none. Raises what astroquery does.
     """
-    found = archive.query_criteria(obs_collection="HST", proposal_id=str(proposal_id), dataRights="PUBLIC")
-    if not len(found):
-        return []
-    products = archive.get_product_list(found)
+    from astroquery.exceptions import NoResultsWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoResultsWarning)  # many proposals have no images: no news
+        found = archive.query_criteria(obs_collection="HST", proposal_id=str(proposal_id), dataRights="PUBLIC")
+        products = archive.get_product_list(found) if len(found) else []
     chosen = {
         str(row["dataURI"])
         for row in products
@@ -49,6 +52,7 @@ def fetch_proposal(archive, proposal_id, folder, max_images, seed, pause):
         for path in altered:
             path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    time.sleep(pause)
     uris = find_previews(archive, proposal_id)
     rng = np.random.default_rng([seed, int(proposal_id)])
     for uri in sorted(rng.choice(uris, max_images, replace=False).tolist()) if len(uris) > max_images else uris:
@@ -69,7 +73,10 @@ def fetch_proposal(archive, proposal_id, folder, max_images, seed, pause):
 def _download(archive, uri, path):
     """Fetch one product, whole or not at all; returns why not, or "" where it was fetched."""
     part = path.with_name(path.name + ".part")
-    status, message, _ = archive.download_file(uri, local_path=str(part))
+    try:
+        status, message, _ = archive.download_file(uri, local_path=str(part), cache=False, verbose=False)
+    except OSError as error:  # astroquery catches answers of HTTP errors, not a connection that breaks
+        status, message = "ERROR", str(error)
     if status != "COMPLETE":
         part.unlink(missing_ok=True)
         return message or status
@@ -77,20 +84,24 @@ def _download(archive, uri, path):
     return ""
 
 
-def fetch_previews(proposals, folder, *, max_images=20, seed=0, pause=1.0, archive=None, progress=True):
+def fetch_previews(proposals, folder, *, max_images=20, seed=0, pause=1.0, progress=True):
     """Fetch previews of proposals from MAST into ``<folder>/<proposal ID>/``, one at a time.
 
-    pause : seconds between downloads. An interrupted fetch goes on where it stopped: complete proposals are
-    skipped. Returns a sentence on each failure; none stops the others.
+    pause : seconds before each question and each download. An interrupted fetch goes on where it stopped:
+    complete proposals are skipped. Returns a sentence on each failure; none stops the others.
     """
-    if archive is None:
-        from astroquery.mast import Observations as archive
+    from astroquery.exceptions import InvalidQueryError, RemoteServiceError
+    from astroquery.mast import Observations
+
+    # of requests (a silent archive), of JSON (a page of HTML), of astroquery (an answer in part, or of an error)
+    no_answer = (OSError, ValueError, KeyError, RemoteServiceError, InvalidQueryError)
     failures = []
     for proposal in tqdm(proposals, desc="MAST previews", disable=not progress):
         try:
-            failures += fetch_proposal(archive, proposal.id, folder, max_images, seed, pause)
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors; astroquery's, ValueErrors
-            failures.append(f"Proposal {proposal.id}: MAST did not answer ({error}); run again to retry.")
+            failures += fetch_proposal(Observations, proposal.id, folder, max_images, seed, pause)
+        except no_answer as error:
+            why = f"{type(error).__name__}: {error}"
+            failures.append(f"Proposal {proposal.id}: its previews were not found ({why}); run again to retry.")
     return failures
 
 
