@@ -168,6 +168,50 @@ def test_masked_bins_and_overlap(tmp_path):
     assert np.isnan(found["mag_g"][0]) and np.isfinite(found["mag_g"][1:]).all()
 
 
+def write_edr(path, masked=False):
+    """Five fibres as DESI's early data release has them: stuck ones, sky, a target never exposed, one observed.
+
+    masked : as in its spectra files, where bins without data are masked, in compressed HDUs; in its coadds none is.
+    """
+    seen = np.array([False, False, False, False, True])
+    targetid = [-1695072, 39633297352951412, -1695064, 616088619186127404, 39633300968442591]
+    made = [
+        fits.Column("TARGETID", "K", array=targetid),
+        fits.Column("OBJTYPE", "3A", array=["", "TGT", "", "SKY", "TGT"]),
+        fits.Column("FLUX_R", "E", array=[0, 0.45, 0, 0, 0.54]),
+        fits.Column("FLUX_Z", "E", array=[0, 0.45, 0, 0, 0.0]),
+        fits.Column("EBV", "E", array=[0, 0.01, 0, 0, 0.008]),
+    ]
+    file = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(made, name="FIBERMAP")])
+    file.append(fits.BinTableHDU.from_columns(made[:1], name="SCORES"))
+    for arm, (first, count) in ARMS.items():
+        mask = np.uint32(8 * masked) * np.tile(~seen[:, None], count)
+        mask[4, 7] = 16
+        file.append(fits.ImageHDU(first + 0.8 * np.arange(count), name=f"{arm}_WAVELENGTH"))
+        file.append(fits.ImageHDU(np.outer(seen, np.ones(count)).astype(">f4"), name=f"{arm}_FLUX"))
+        file.append(fits.ImageHDU(np.outer(4 * seen, np.ones(count)).astype(">f4"), name=f"{arm}_IVAR"))
+        file.append((fits.CompImageHDU if masked else fits.ImageHDU)(mask, name=f"{arm}_MASK"))
+        file.append(fits.ImageHDU(np.zeros((5, 11, count), np.float32), name=f"{arm}_RESOLUTION"))
+    file.writeto(path)
+    return path
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_targets_without_a_valid_bin_are_left_out(tmp_path, masked):
+    path = write_edr(tmp_path / "c.fits", masked)
+    with pytest.warns(UserWarning, match="1 of 2 targets are left out, .*: 39633297352951412"):
+        found = surveys.read_spectra(path)
+    assert found["targetid"].tolist() == [39633300968442591] and found["spectrum"].shape == (1, 7781)
+    assert (found["ivar"] == 0).sum() == 1 and found["ivar"][0, 7] == 0  # R and Z begin where B and R go on
+    assert found["ebv"] == np.float32(0.008) and np.isnan(found["mag_z"]).all()
+    assert found["mag_r"][0] == pytest.approx(22.5 - 2.5 * np.log10(0.54), abs=1e-5)
+    with fits.open(path, mode="update") as file:
+        for arm in ARMS:
+            file[f"{arm}_IVAR"].data[:] = 0
+    with pytest.raises(InputError, match="c.fits: none of its 2 targets has a valid bin"):
+        surveys.read_spectra(path)
+
+
 def test_only_secure_galaxies(tmp_path):
     targetid = 39627000000000000 + np.array([2, 0, 1, 99])
     types = ["GALAXY", "GALAXY", "STAR", "GALAXY"]
@@ -200,6 +244,9 @@ def test_arm_on_another_grid_is_resampled(tmp_path):
         ({"without": ["R_IVAR"]}, "HDU R_IVAR is missing"),
         ({"without": ["FIBERMAP"]}, "HDU FIBERMAP is missing"),
         ({"B_FLUX": np.zeros((4, 2750), np.float32)}, r"B_FLUX has shape \(4, 2750\), expected \(4, 2751\)"),
+        ({"B_FLUX": None}, "HDU B_FLUX is empty"),
+        ({"R_WAVELENGTH": np.zeros((4, 2326))}, r"R_WAVELENGTH has shape \(4, 2326\), expected \(9304,\)"),
+        ({"Z_WAVELENGTH": np.arange(2881.0)[::-1]}, "c.fits: Wavelengths have to be one increasing list"),
     ],
 )
 def test_coadd_with_something_wrong(tmp_path, options, said):
@@ -229,11 +276,47 @@ def test_files_that_are_no_spectra(tmp_path, shared_data):
         surveys.read_spectra(shared_data / COADD, tmp_path / "image.fits")
 
 
+@pytest.mark.filterwarnings("ignore")  # astropy's own, which differ from version to version
+def test_damaged_fits_is_told_in_a_sentence(tmp_path):
+    """What astropy raises on damaged bytes differs from place to place."""
+    path = write_edr(tmp_path / "c.fits", masked=True)
+    whole = path.read_bytes()
+    with fits.open(path, disable_image_compression=True) as file:
+        places = [file["B_MASK"].fileinfo()["datLoc"], file["FIBERMAP"].fileinfo()["hdrLoc"] + 80]
+    for place, said in zip(
+        places, ["HDU B_MASK cannot be read", "not a readable FITS|FIBERMAP is missing"], strict=True
+    ):
+        path.write_bytes(whole[:place] + b"\xff\x00" * 200 + whole[place + 400 :])
+        with pytest.raises(InputError, match=said):
+            surveys.read_spectra(path)
+
+
+@pytest.mark.parametrize(
+    "name, form, values, said",
+    [
+        ("TARGET5", "3A", ["abc"] * 9, "column TARGET5 holds <U3 of shape"),
+        ("TARGET5", "2D", np.ones((9, 2)), r"column TARGET5 holds >f8 of shape \(9, 2\)"),
+        ("TARGET5", "D", np.full(9, np.nan), "none of its 1 targets has a valid bin"),
+        ("OTHER", "D", np.ones(9), "no table with columns WAVELENGTH and TARGET<TARGETID>"),
+        ("TARGET5", "D", [], "no table with columns WAVELENGTH and TARGET<TARGETID>"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.* bins are not finite")
+def test_tables_that_hold_no_spectra(tmp_path, name, form, values, said):
+    columns = [
+        fits.Column("WAVELENGTH", "D", array=3600 + 0.8 * np.arange(len(values))),
+        fits.Column(name, form, array=values),
+    ]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "t.fits")
+    with pytest.raises(InputError, match=f"t.fits: .*{said}"):
+        surveys.read_spectra(tmp_path / "t.fits")
+
+
 def test_repeated_targetid_is_refused(tmp_path):
     path = write_coadd(tmp_path / "c.fits")
     with fits.open(path, mode="update") as file:
         file["FIBERMAP"].data["TARGETID"][:] = 7
-    with pytest.raises(InputError, match="more than once"):
+    with pytest.raises(InputError, match="TARGETID 7 occurs more than once.* give the coadd file"):
         surveys.read_spectra(path)
 
 
@@ -272,6 +355,10 @@ def test_bands_are_found_by_name(tmp_path):
     fits.PrimaryHDU(image[:3], fits.Header({"BANDS": "grz"})).writeto(tmp_path / "d.fits")
     with pytest.raises(InputError, match="no pixel scale"):
         surveys.read_legacy_cutout(tmp_path / "d.fits")
+    for number, scale in enumerate([0, 0.262 * 3600]):  # the second: arcsec where degrees belong
+        path = write_cutout(tmp_path / f"{number}.fits", image[:3], scale=scale)
+        with pytest.raises(InputError, match="header gives a pixel scale of .* expected about 0.262"):
+            surveys.read_legacy_cutout(path)
 
 
 def gaussian(size, scale, sigma=1.2, offset=0.9):
@@ -349,3 +436,5 @@ def test_a_bad_cutout_leaves_no_pairs_file(observed):
     assert os.listdir(path.parent) == ["pairs.h5"]
     with pytest.raises(InputError, match="None of 3 spectra has a cut-out"):
         surveys.pairs_from_survey(spectra, {1: path}, path)
+    with pytest.raises(InputError, match="nowhere is not a folder"):
+        surveys.cutouts_in(folder / "nowhere")

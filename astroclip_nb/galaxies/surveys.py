@@ -1,6 +1,5 @@
 """Spectra and images of real galaxies, from FITS files of DESI and the Legacy Surveys."""
 
-import contextlib
 import re
 import warnings
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from .fits_files import columns_of, data_of, numbers, open_fits
 from .pairs import BANDS, PIXEL_SCALE, WAVELENGTH, create_pairs
 from .resampling import combine, on_grid, overlap, resample
 
@@ -22,12 +22,12 @@ def read_spectra(path, redshifts=None):
     TARGET<TARGETID> of flux for each galaxy (see :func:`read_spectrum_table`). ``redshifts`` is the redrock
     or zbest file of the same targets. Returns a dict of arrays, N galaxies: ``targetid`` (N,) int64,
     ``spectrum`` and its inverse variance ``ivar`` (N, 7781) float32 in 1e-17 erg/s/cm2/A, ``redshift`` (N,)
-    float32, NaN where unknown; everything else is a catalogue column (N,). Raises InputError for anything
-    unreadable.
+    float32, NaN where unknown; everything else is a catalogue column (N,). Targets without a single valid bin are
+    left out, with a warning that names them. Raises InputError for anything unreadable.
     """
     with open_fits(path) as file:
         names = {hdu.name for hdu in file}
-        table = any("WAVELENGTH" in _columns(hdu) for hdu in file)
+        table = any("WAVELENGTH" in columns_of(hdu) for hdu in file)
     if names & {f"{arm}_FLUX" for arm in ARMS}:
         return read_desi_coadd(path, redshifts)
     if table:
@@ -47,7 +47,8 @@ def read_desi_coadd(coadd, redrock=None):
     without correction for extinction. Data model: https://desidatamodel.readthedocs.io.
     """
     with open_fits(coadd) as file:
-        fibermap = _hdu(coadd, file, "FIBERMAP").data
+        fibermap = data_of(coadd, file, "FIBERMAP")
+        targetid = numbers(coadd, fibermap, "TARGETID").astype(np.int64)
         arms = [_arm(coadd, file, arm, len(fibermap)) for arm in ARMS]
         wavelength = np.concatenate([arm[0] for arm in arms])
         flux, ivar = (np.concatenate([arm[k] for arm in arms], axis=1) for k in (1, 2))
@@ -55,12 +56,10 @@ def read_desi_coadd(coadd, redrock=None):
     spectrum, ivar = combine(wavelength, flux, ivar)
     catalogue = {}
     if "EBV" in fibermap.names:
-        catalogue["ebv"] = fibermap["EBV"].astype(np.float32)
+        catalogue["ebv"] = numbers(coadd, fibermap, "EBV").astype(np.float32)
     for name, column in MAGNITUDES.items():
         if column in fibermap.names:
-            nanomaggies = np.where(fibermap[column] > 0, fibermap[column], np.nan)
-            catalogue[name] = (22.5 - 2.5 * np.log10(nanomaggies)).astype(np.float32)
-    targetid = fibermap["TARGETID"].astype(np.int64)
+            catalogue[name] = _magnitude(numbers(coadd, fibermap, column))
     science = fibermap["OBJTYPE"] == "TGT" if "OBJTYPE" in fibermap.names else targetid > 0
     spectra = {"targetid": targetid, "spectrum": spectrum, "ivar": ivar, **catalogue}
     return _galaxies(coadd, {name: values[science] for name, values in spectra.items()}, redrock)
@@ -73,18 +72,19 @@ def read_spectrum_table(path, redshifts=None):
     resampled. The table knows no errors: ``ivar`` is 1 where the spectrum is known and 0 where it is not.
     """
     with open_fits(path) as file:
-        table = next((hdu.data for hdu in file if "WAVELENGTH" in _columns(hdu)), None)
+        number = next((i for i, hdu in enumerate(file) if "WAVELENGTH" in columns_of(hdu)), None)
+        table = None if number is None else data_of(path, file, number)
         names = [name for name in getattr(table, "names", ()) if re.fullmatch(r"TARGET\d+", name)]
-        if not names:
+        if not names or not len(table):
             raise InputError(f"{path}: no table with columns WAVELENGTH and TARGET<TARGETID>; check the file.")
-        wavelength = table["WAVELENGTH"].astype(float)
-        flux = np.stack([table[name].astype(float) for name in names])
+        wavelength = numbers(path, table, "WAVELENGTH").astype(float)
+        flux = np.stack([numbers(path, table, name).astype(float) for name in names])
     _warn_not_finite(path, flux)
     if on_grid(wavelength):
         spectrum, count = combine(wavelength, flux, np.ones_like(flux))
         ivar = (count > 0).astype(np.float32)
     else:
-        spectrum, ivar = resample(wavelength, flux)
+        spectrum, ivar = _resample(path, wavelength, flux)
     targetid = np.array([int(name.removeprefix("TARGET")) for name in names])
     return _galaxies(path, {"targetid": targetid, "spectrum": spectrum, "ivar": ivar}, redshifts)
 
@@ -98,11 +98,12 @@ def read_legacy_cutout(path, size=152):
     file is cut off, or pixels are not finite: no mask goes with an image, so they cannot be told from sky.
     """
     with open_fits(path) as file:
-        header, image = file[0].header, file[0].data
+        header, image = file[0].header, data_of(path, file, 0)
         bands = str(header.get("BANDS", ""))
-        if image is None or image.ndim != 3 or len(image) != len(bands):
-            shape = "no image" if image is None else f"an image of shape {image.shape}"
-            raise InputError(f"{path}: {shape} with BANDS = {bands!r}, expected (3, ny, nx) with 'grz'.")
+        if image.ndim != 3 or len(image) != len(bands):
+            raise InputError(
+                f"{path}: an image of shape {image.shape} with BANDS = {bands!r}, expected (3, ny, nx) with 'grz'."
+            )
         missing = [band for band in BANDS if band not in bands]
         if missing:
             raise InputError(f"{path}: BANDS = {bands!r} lacks {', '.join(missing)}; fetch the cut-out in grz.")
@@ -121,6 +122,8 @@ def read_legacy_cutout(path, size=152):
 
 def cutouts_in(folder):
     """Cut-outs of a folder by galaxy, {TARGETID: path}: the FITS files whose name is a TARGETID."""
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder} is not a folder; give the one that holds the cut-outs, <TARGETID>.fits.")
     return {int(path.stem): path for path in sorted(Path(folder).glob("*.fits")) if path.stem.isdigit()}
 
 
@@ -149,28 +152,6 @@ def pairs_from_survey(spectra, cutouts, path, *, image_size=152, origin="desi"):
     }
 
 
-@contextlib.contextmanager
-def open_fits(path):
-    """An open FITS file that is whole; one sentence (InputError) for a missing, cut off or other file."""
-    from astropy.io import fits
-    from astropy.utils.exceptions import AstropyUserWarning
-
-    with contextlib.ExitStack() as stack:
-        try:
-            with warnings.catch_warnings():
-                for message in ("File may have been truncated", "Error validating header"):
-                    warnings.filterwarnings("error", message)
-                file = stack.enter_context(fits.open(path, memmap=False))
-                len(file)  # reads every header, and so finds a file that ends early
-        except FileNotFoundError:
-            raise InputError(f"{path} does not exist; check the name or download it.") from None
-        except AstropyUserWarning:
-            raise InputError(f"{path} is cut off in the middle; download it again.") from None
-        except (OSError, EOFError, ValueError) as error:
-            raise InputError(f"{path} is not a readable FITS file ({error}); download it again.") from None
-        yield file
-
-
 def read_redshifts(path):
     """Redshift table of a redrock or zbest file: targetid (M,), redshift (M,), galaxy (M,) bool.
 
@@ -178,18 +159,25 @@ def read_redshifts(path):
     """
     needed = {"TARGETID", "Z", "ZWARN", "SPECTYPE"}
     with open_fits(path) as file:
-        table = next((hdu.data for hdu in file if needed <= _columns(hdu)), None)
-        if table is None:
+        number = next((i for i, hdu in enumerate(file) if needed <= columns_of(hdu)), None)
+        if number is None:
             raise InputError(f"{path}: no table with columns {', '.join(sorted(needed))}; give a redrock file.")
-        galaxy = (table["SPECTYPE"] == "GALAXY") & (table["ZWARN"] == 0)
-        return table["TARGETID"].astype(np.int64), table["Z"].astype(np.float32), galaxy
+        table = data_of(path, file, number)
+        targetid, redshift, warning = (numbers(path, table, name) for name in ("TARGETID", "Z", "ZWARN"))
+        galaxy = (table["SPECTYPE"] == "GALAXY") & (warning == 0)
+        return targetid.astype(np.int64), redshift.astype(np.float32), galaxy
 
 
 def _galaxies(path, spectra, redshifts):
     """Add ``redshift`` to spectra and keep the galaxies; everything is kept where no redshifts are given."""
+    spectra = _observed(path, spectra)
+    targetid, count = np.unique(spectra["targetid"], return_counts=True)
+    if (count > 1).any():
+        raise InputError(
+            f"{path}: TARGETID {targetid[count > 1][0]} occurs more than once, expected one spectrum for each; "
+            "give the coadd file, in which DESI has combined the exposures."
+        )
     targetid = spectra["targetid"]
-    if len(np.unique(targetid)) < len(targetid):
-        raise InputError(f"{path}: a TARGETID occurs more than once, expected one spectrum for each; coadd them.")
     if redshifts is None:
         return {**spectra, "redshift": np.full(len(targetid), np.nan, np.float32)}
     identifiers, redshift, galaxy = read_redshifts(redshifts)
@@ -202,29 +190,45 @@ def _galaxies(path, spectra, redshifts):
     return spectra
 
 
+def _observed(path, spectra):
+    """The spectra with a valid bin; of the others nothing is known, whatever a tower would make of them."""
+    observed = (spectra["ivar"] > 0).any(1)
+    if not observed.any():
+        raise InputError(f"{path}: none of its {len(observed)} targets has a valid bin; give another file.")
+    if not observed.all():
+        missed = spectra["targetid"][~observed]
+        named = ", ".join(map(str, missed[:5])) + (", ..." if len(missed) > 5 else "")
+        warnings.warn(
+            f"{path}: {len(missed)} of {len(observed)} targets are left out, no bin of theirs is valid: {named}.",
+            stacklevel=5,
+        )
+    return {name: values[observed] for name, values in spectra.items()}
+
+
 def _arm(path, file, arm, n):
     """Wavelength (m,), flux and ivar (n, m) of one arm, on the pairs grid; ivar 0 where masked."""
     names = [f"{arm}_{what}" for what in ("WAVELENGTH", "FLUX", "IVAR", "MASK")]
-    wavelength, flux, ivar, mask = (_hdu(path, file, name).data for name in names)
-    for name, data in zip(names[1:], (flux, ivar, mask), strict=True):
-        if data.shape != (n, len(wavelength)):
-            expected = f"({n}, {len(wavelength)})"
+    arrays = wavelength, flux, ivar, mask = [data_of(path, file, name) for name in names]
+    for name, data in zip(names, arrays, strict=True):
+        expected = (n, wavelength.size) if data is not wavelength else (wavelength.size,)
+        if data.shape != expected:
             raise InputError(f"{path}: {name} has shape {data.shape}, expected {expected}; download it again.")
     ivar = np.where(mask == 0, ivar, 0)
     if on_grid(wavelength):
         return wavelength, flux, ivar
-    return WAVELENGTH, *resample(wavelength, flux, ivar)
+    return WAVELENGTH, *_resample(path, wavelength, flux, ivar)
 
 
-def _hdu(path, file, name):
+def _resample(path, *spectra):
     try:
-        return file[name]
-    except KeyError:
-        raise InputError(f"{path}: HDU {name} is missing, expected a DESI coadd file; download it again.") from None
+        return resample(*spectra)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
-def _columns(hdu):
-    return set(hdu.columns.names) if hasattr(hdu, "columns") else set()
+def _magnitude(nanomaggies):
+    """AB magnitudes (N,) float32, NaN where the flux is not positive."""
+    return (22.5 - 2.5 * np.log10(np.where(nanomaggies > 0, nanomaggies, np.nan))).astype(np.float32)
 
 
 def _warn_not_finite(path, flux):
@@ -240,7 +244,16 @@ def _pixel_scale(path, header):
 
     if "CD1_1" not in header and "CDELT1" not in header:
         raise InputError(f"{path}: the header gives no pixel scale (CD1_1 or CDELT1); fetch the cut-out again.")
-    return 3600 * float(np.mean(proj_plane_pixel_scales(WCS(header, naxis=2))))
+    try:
+        scale = 3600 * float(np.mean(proj_plane_pixel_scales(WCS(header, naxis=2))))
+    except ValueError:  # no numbers, or a matrix that maps the sky to a line
+        scale = np.nan
+    if not 0.01 < scale < 10:
+        raise InputError(
+            f"{path}: the header gives a pixel scale of {scale:g} arcsec, expected about {PIXEL_SCALE}; fetch the "
+            "cut-out again."
+        )
+    return scale
 
 
 def _rescale(image, scale, size):
