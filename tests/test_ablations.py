@@ -5,6 +5,7 @@ import pytest
 from tiny import tiny_encoders, tiny_pairs
 
 from astroclip_nb.galaxies import ablations
+from astroclip_nb.galaxies.encoders import PUBLISHED_IMAGE, PUBLISHED_SPECTRUM, ImageEncoder, SpectrumEncoder
 from astroclip_nb.galaxies.features import cache_features
 from astroclip_nb.galaxies.pairs import open_pairs, split_of
 
@@ -40,3 +41,27 @@ def test_thinning_touches_only_the_training_split(setting):
     thinned = ablations._thinned(split, 0.1, 0)
     assert (thinned == "train").sum() == round(0.1 * (split == "train").sum())
     assert np.array_equal(thinned[split != "train"], split[split != "train"])
+
+
+def test_towers_of_a_size_train_from_nothing_and_again_alike(setting, tmp_path, monkeypatch):
+    _, pairs, split = setting
+    tiny = {"tiny": tuple(encoder.config for encoder in tiny_encoders())}
+    monkeypatch.setattr(ablations, "SIZES", tiny)
+    options = {"epochs": 2, "batch_size": 64, "precision": "fp32", "progress": False}
+    first, again = (ablations.run_size("tiny", pairs, split, tmp_path / name, **options) for name in "ab")
+    assert first["validation_loss"] == again["validation_loss"] < np.log(64)
+    assert first["n_parameters"] == sum(w.numel() for e in tiny_encoders() for w in e.parameters())
+    assert [row.embedding for row in first["predictions"]] == ["image", "spectrum", "cross-modal"]
+
+
+def test_published_sizes_are_the_published_towers():
+    small, published = (
+        [kind(**config) for kind, config in zip((ImageEncoder, SpectrumEncoder), configs, strict=True)]
+        for configs in ablations.SIZES.values()
+    )
+    of = [sum(weight.numel() for weight in encoder.parameters()) for encoder in published]
+    assert of == [
+        sum(weight.numel() for weight in encoder.parameters())
+        for encoder in (ImageEncoder(**PUBLISHED_IMAGE), SpectrumEncoder(**PUBLISHED_SPECTRUM))
+    ]
+    assert sum(w.numel() for encoder in small for w in encoder.parameters()) < sum(of) / 3

@@ -81,6 +81,7 @@ def test_real_spectra_go_through_the_towers(smoke, shared_data):
 def test_notebooks_are_stripped_thin_and_portable(path):
     book = nbformat.read(path, as_version=4)
     nbformat.validate(book)
+    assert book.cells[0].source.startswith("# "), "a title comes first, as a heading"
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert "parameters" in code[0].metadata.get("tags", []), "the parameters come first"

@@ -1,13 +1,14 @@
-"""Ablations: the alignment of the heads with one thing changed at a time."""
+"""Ablations: the alignment of the heads with one thing changed at a time, and towers of other sizes."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from .. import retrieval
-from ..contrast import FitConfig
-from . import alignment, properties
-from .features import Features
+from ..contrast import FitConfig, cosine_config
+from . import alignment, encoders, properties
+from .features import Features, batch_size_for, cache_features
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,16 @@ VARIANTS = {
     "one view": Variant(views=1),
     "a third of the pairs": Variant(train_fraction=1 / 3),
     "a tenth of the pairs": Variant(train_fraction=0.1),
+}
+
+PUBLISHED_SIZE = {name: encoders.PUBLISHED_SPECTRUM[name] for name in ("filters", "binning")}
+SIZES = {
+    "small towers": (encoders.SMALL_IMAGE, encoders.SMALL_SPECTRUM),
+    # Only the sizes are the published towers'; stretch and attended wavelengths stay, or two things would change.
+    "published sizes": (
+        encoders.SMALL_IMAGE | {"architecture": "resnet50", "binning": 1},
+        encoders.SMALL_SPECTRUM | PUBLISHED_SIZE,
+    ),
 }
 
 
@@ -77,7 +88,54 @@ def run_variant(
         shuffle_pairs=variant.shuffle_pairs,
         progress=progress,
     )
-    embeddings = alignment.embed(heads, features, pairs, split)
+    return _scored(alignment.embed(heads, features, pairs, split), quantities, history)
+
+
+def run_size(
+    size,
+    pairs,
+    split,
+    folder,
+    *,
+    quantities=("redshift",),
+    epochs,
+    batch_size=256,
+    learning_rate=1e-3,
+    precision="bf16",
+    seed=0,
+    progress=True,
+):
+    """Train towers of one of ``SIZES`` and their heads from nothing, by contrast alone, and score them.
+
+    Nothing is pre-trained, so that sizes compare at equal pairs and epochs. Returns what `run_variant` does, and
+    n_parameters of both encoders.
+    """
+    torch.manual_seed(seed)
+    image_config, spectrum_config = SIZES[size]
+    towers = encoders.ImageEncoder(**image_config), encoders.SpectrumEncoder(**spectrum_config)
+    heads = alignment.make_heads(*(tower.n_features for tower in towers), seed=seed)
+    steps_each = (split == "train").sum() // batch_size_for(np.flatnonzero(split == "train"), batch_size)
+    history = alignment.align_fresh(
+        alignment.whole_towers(*towers, heads, finetune=True),
+        pairs,
+        split,
+        cosine_config(epochs, int(steps_each), learning_rate, 1e-2, precision, seed),
+        folder,
+        batch_size=batch_size,
+        label=size,
+        progress=progress,
+    )
+    features = cache_features(
+        pairs, *towers, folder / "features.h5", n_image_views=0, n_spectrum_views=0, seed=seed, progress=progress
+    )
+    n_parameters = sum(weight.numel() for tower in towers for weight in tower.parameters())
+    return _scored(alignment.embed(heads, features, pairs, split), quantities, history) | {
+        "n_parameters": n_parameters
+    }
+
+
+def _scored(embeddings, quantities, history):
+    """Zero-shot scores and recall of the test split, and the least validation loss."""
     test = embeddings.select("test")
     found = retrieval.summary(test.image, test.spectrum)
     return {
