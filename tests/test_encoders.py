@@ -122,12 +122,22 @@ def test_moco_checkpoint_with_wrong_keys_names_them(tmp_path):
         checkpoints.load_moco(path)
 
 
-def test_checkpoint_of_something_else_is_refused(tmp_path):
-    torch.save({"state_dict": {"weight": torch.zeros(2)}}, tmp_path / "other.ckpt")
+@pytest.mark.parametrize("state", [{"weight": torch.zeros(2)}, {1: torch.zeros(2)}, None, [], [3]])
+def test_checkpoint_of_something_else_is_refused(tmp_path, state):
+    torch.save({"state_dict": state, "model": state}, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match="encoder_q"):
         checkpoints.load_moco(tmp_path / "other.ckpt")
     with pytest.raises(InputError, match="encoder.conv"):
         checkpoints.load_spender(tmp_path / "other.ckpt")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    net = tiny_encoders()[1].net
+    state = net.state_dict()
+    state["conv1.0.weight"] = torch.full_like(state["conv1.0.weight"], torch.nan)
+    state["conv2.0.weight"] = "text"
+    with pytest.raises(InputError, match=r"1 of another shape \(conv2.0.weight\); 1 not finite \(conv1.0.weight\)"):
+        checkpoints.load_exactly(net, state, tmp_path / "file.pt")
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -147,7 +157,7 @@ def test_spender_checkpoint(tmp_path, as_list):
 def test_the_hash_in_a_published_name_is_checked(tmp_path):
     path = tmp_path / "spender.desi-edr.galaxyae-b9bc8d12.pt"
     torch.save({"model": {}}, path)
-    with pytest.raises(InputError, match="expected b9bc8d12.*download it again"):
+    with pytest.raises(InputError, match="expected b9bc8d12.*download or make it again"):
         checkpoints.load_spender(path)
 
 
@@ -171,15 +181,16 @@ def test_a_malicious_pickle_does_not_run(tmp_path, protocol):
     torch.save({"model": bomb}, tmp_path / "zip.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps({"model": bomb}, protocol=protocol))
     for name in ("zip.pt", "plain.pt"):
-        with pytest.raises(InputError, match="not opened|not a torch checkpoint"):
+        with pytest.raises(InputError, match="not opened|not a torch checkpoint") as told:
             checkpoints.load_spender(tmp_path / name)
+        assert "weights_only" not in str(told.value)  # torch would suggest to load it unsafely
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"<html>", b"\x80\x02]", b"PK\x03\x04" * 9])
 def test_garbage_is_no_checkpoint(tmp_path, content):
     (tmp_path / "file.pt").write_bytes(content)
-    with pytest.raises(InputError, match="file.pt"):
+    with pytest.raises(InputError, match="file.pt is not a torch checkpoint"):
         checkpoints.read_checkpoint(tmp_path / "file.pt")
 
 
@@ -198,6 +209,37 @@ def test_own_encoders_go_to_disk_and_back(tmp_path, crops):
     x = torch.randn(2, 7781)
     difference = checkpoints.load_encoder(tmp_path / "half.pt")(x) - spectrum(x)
     assert 0 < difference.abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("record", ["", "{", "{}", "[]"])
+def test_a_damaged_record_beside_an_encoder_is_named(tmp_path, record):
+    checkpoints.save_encoder(tiny_encoders()[0], tmp_path / "image.pt")
+    (tmp_path / "image.json").write_text(record)
+    with pytest.raises(InputError, match="image.json tells no sha256"):
+        checkpoints.load_encoder(tmp_path / "image.pt")
+
+
+@pytest.mark.parametrize("content", [{}, {"kind": "text"}, {"kind": "image", "config": {"depth": 3}, "state": {}}])
+def test_an_encoder_of_another_version_is_refused(tmp_path, content):
+    torch.save({"format": checkpoints.FORMAT, **content}, tmp_path / "image.pt")
+    with pytest.raises(InputError, match="image.pt is of another version"):
+        checkpoints.load_encoder(tmp_path / "image.pt")
+
+
+def test_interrupted_saving_leaves_no_encoder_beside_the_hash_of_another(tmp_path, monkeypatch):
+    first, second = tiny_encoders(0)[0], tiny_encoders(1)[0]
+    checkpoints.save_encoder(first, tmp_path / "image.pt")
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "sha256_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save_encoder(second, tmp_path / "image.pt")
+    monkeypatch.undo()
+    again = checkpoints.load_encoder(tmp_path / "image.pt")
+    assert checkpoints.fingerprint_of(again) == checkpoints.fingerprint_of(second)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["image.pt"]
 
 
 def test_an_encoder_that_was_changed_on_disk_is_refused(tmp_path):

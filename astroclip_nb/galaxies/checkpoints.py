@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ def check_hash(path, sha256):
     if sha256 and not (found := sha256_of(path)).startswith(sha256.lower()):
         raise InputError(
             f"{path}: SHA-256 begins {found[: len(sha256)]}, expected {sha256}; the file is damaged or another "
-            "one, download it again."
+            "one, download or make it again."
         )
 
 
@@ -58,19 +59,26 @@ def read_checkpoint(path, sha256=None):
         with torch.serialization.safe_globals(_LIGHTNING_CLASSES):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path} holds more than weights and was not opened ({reason}).") from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is not a torch checkpoint ({error}); download it again.") from None
+        if named := re.search(r"GLOBAL (\S+)", str(error)):  # torch's own words suggest to load it unsafely
+            raise InputError(
+                f"{path} holds more than weights, {named[1]}, and was not opened; give one of weights alone."
+            ) from None
+        raise InputError(f"{path} is not a torch checkpoint; download it again.") from None
+    except Exception as error:  # what the bytes of a damaged file lead torch to is any of a dozen
+        reason = f"{type(error).__name__}: {str(error).partition('.')[0]}"
+        raise InputError(f"{path} is not a torch checkpoint ({reason}); download it again.") from None
 
 
 def load_exactly(module, state, path):
-    """Load ``state`` into ``module``; any missing, unexpected or misshapen key is an InputError naming it."""
+    """Load ``state`` into ``module``; an InputError names what is missing, unexpected, misshapen or not finite."""
     own = module.state_dict()
+    shared = sorted(set(own) & set(state))
+    fitting = [k for k in shared if torch.is_tensor(state[k]) and own[k].shape == state[k].shape]
     problems = {
         "missing": sorted(set(own) - set(state)),
         "unexpected": sorted(set(state) - set(own)),
-        "of another shape": sorted(k for k in set(own) & set(state) if own[k].shape != state[k].shape),
+        "of another shape": sorted(set(shared) - set(fitting)),
+        "not finite": [k for k in fitting if not state[k].isfinite().all()],
     }
     told = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in problems.items() if keys]
     if told:
@@ -87,7 +95,9 @@ def fingerprint_of(encoder):
 
 
 def _part(state, prefix):
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    """What ``state`` holds below a prefix; nothing where it is no dict of names."""
+    named = {k: v for k, v in state.items() if isinstance(k, str)} if isinstance(state, dict) else {}
+    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
 
 
 def load_moco(path, sha256=None):
@@ -97,7 +107,7 @@ def load_moco(path, sha256=None):
     which alignment may start. The key encoder and the queue are left behind.
     """
     content = read_checkpoint(path, sha256)
-    state = _part(content.get("state_dict", {}), "encoder_q.") if isinstance(content, dict) else {}
+    state = _part(content.get("state_dict"), "encoder_q.") if isinstance(content, dict) else {}
     if not state:
         raise InputError(f"{path} has no state_dict with encoder_q.* keys; expected a MoCo v2 checkpoint.")
     encoder = ImageEncoder(**PUBLISHED_IMAGE)
@@ -115,8 +125,8 @@ def load_spender(path, sha256=None, attended_wavelengths=False):
     if sha256 is None and len(name_hash) == 8 and set(name_hash) <= set("0123456789abcdef"):
         sha256 = name_hash
     content = read_checkpoint(path, sha256)
-    model = content.get("model", {}) if isinstance(content, dict) else {}
-    state = _part(model[0] if isinstance(model, list) else model, "encoder.")
+    model = content.get("model") if isinstance(content, dict) else None
+    state = _part(model[0] if isinstance(model, list) and model else model, "encoder.")
     convolutions = {name: value for name, value in state.items() if name.startswith("conv")}
     if not convolutions:
         raise InputError(f"{path} has no model with encoder.conv* keys; expected a Spender checkpoint.")
@@ -132,10 +142,13 @@ def save_encoder(encoder, path, *, half=False, **provenance):
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     content = {"format": FORMAT, "kind": kind, "config": encoder.config, "state": state}
+    beside = Path(path).with_suffix(".json")
+    beside.unlink(missing_ok=True)  # interrupted, the new weights would fail the old hash
     with replacing(path) as temporary:
         torch.save(content, temporary)
     record = {"kind": kind, **encoder.config, "sha256": sha256_of(path), **provenance}
-    Path(path).with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    with replacing(beside) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def save_head(state, path):
@@ -149,14 +162,27 @@ def save_head(state, path):
 
 def load_encoder(path):
     """An encoder written by ``save_encoder``; its hash is checked against the JSON beside it where there is one."""
-    record = Path(path).with_suffix(".json")
-    content = read_checkpoint(path, json.loads(record.read_text())["sha256"] if record.exists() else None)
+    content = read_checkpoint(path, _recorded_hash(path))
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} was not written by this package; see README for the published weights.")
-    encoder = KINDS[content["kind"]](**content["config"])
-    state = {n: v.float() if v.is_floating_point() else v for n, v in content["state"].items()}
+    try:
+        encoder = KINDS[content["kind"]](**content["config"])
+        state = {n: v.float() if v.is_floating_point() else v for n, v in content["state"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is of another version of this package ({error!r}); make it again.") from None
     load_exactly(encoder, state, path)
     return encoder.eval()
+
+
+def _recorded_hash(path):
+    """The SHA-256 that the JSON beside an encoder tells; None where there is none."""
+    beside = Path(path).with_suffix(".json")
+    try:
+        return str(json.loads(beside.read_text())["sha256"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{beside} tells no sha256 of {path} ({error!r}); make both again.") from None
 
 
 def shipped(kind):
