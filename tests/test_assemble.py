@@ -101,5 +101,32 @@ def test_new_columns(two):
     with open_pairs(folder / "a.h5") as pairs:
         np.testing.assert_array_equal(pairs.catalogue["log_mstar"], mass)
         np.testing.assert_array_equal(pairs.catalogue["redshift"], redshift)
-    with pytest.raises(InputError, match="'x' has 3 rows, expected 30"):
-        assemble.add_columns(folder / "a.h5", {"x": np.zeros(3)})
+
+
+@pytest.mark.parametrize(
+    "name, values, said",
+    [
+        ("x", np.zeros(3), r"'x' has shape \(3,\) and dtype float64, expected \(30,\)"),
+        ("x", np.array(["text"] * 30), "dtype <U4, expected .* numbers or bytes"),
+        ("x", np.zeros(30, object), "dtype object, expected .* numbers or bytes"),
+        ("targetid", np.zeros(30, int), "cannot be called 'targetid'"),
+        ("a/b", np.zeros(30), "cannot be called 'a/b'"),
+    ],
+)
+def test_columns_that_are_refused(two, name, values, said):
+    folder, _, _ = two
+    before = (folder / "a.h5").read_bytes()
+    with pytest.raises(InputError, match=said):
+        assemble.add_columns(folder / "a.h5", {name: values})
+    assert (folder / "a.h5").read_bytes() == before and sorted(os.listdir(folder)) == ["a.h5", "b.h5"]
+
+
+def test_nothing_to_write_is_said(two):
+    folder, _, _ = two
+    with pytest.raises(InputError, match="no pairs files are given"):
+        assemble.join_pairs([], folder / "c.h5")
+    with (
+        open_pairs(folder / "a.h5") as pairs,
+        pytest.raises(InputError, match="c.h5: 0 galaxies"),
+    ):
+        assemble.export_pairs(pairs, [], folder / "c.h5")

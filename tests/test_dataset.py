@@ -40,6 +40,6 @@ def test_a_source_that_is_nothing_says_so(tmp_path):
     (tmp_path / "odd.h5").write_bytes(b"not HDF5")
     with pytest.raises(InputError, match="odd.h5"):
         prepare_pairs(tmp_path / "pairs.h5", source=str(tmp_path / "odd.h5"))
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="expected .simulate. or a file or folder .*absent.h5 does not"):
         prepare_pairs(tmp_path / "pairs.h5", source=str(tmp_path / "absent.h5"))
     assert not (tmp_path / "pairs.h5").exists()

@@ -174,6 +174,9 @@ def spoil(path, name, value=None):
         ("targetid", np.full(40, 7), r"'targetid' holds 1 identifiers more than once \(first 7\)"),
         ("wavelength", np.linspace(3587, 10373, 7781), "'wavelength' runs from 3587.0 to 10373.0"),
         ("redshift", np.zeros(39), "'redshift' has shape"),
+        ("image", 5.0, r"'image' has shape \(\)"),
+        ("targetid", h5py.SoftLink("/nowhere"), "'targetid' is a group or a broken link"),
+        ("targetid", np.zeros(0, int), "holds no galaxies"),
     ],
 )
 def test_opening_says_what_is_wrong(path, name, value, said):
@@ -189,10 +192,19 @@ def test_opening_what_is_no_pairs_file(tmp_path):
             P.open_pairs(tmp_path / name)
     with pytest.raises(InputError, match="does not exist"):
         P.open_pairs(tmp_path / "none.h5")
+    with pytest.raises(InputError, match="is a folder, expected an HDF5 file"):
+        P.open_pairs(tmp_path)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
     with pytest.raises(InputError, match="format None"):
         P.open_pairs(tmp_path / "other.h5")
+
+
+def test_a_group_among_the_columns_is_named(path):
+    with h5py.File(path, "r+") as file:
+        file.create_group("notes")
+    with pytest.raises(InputError, match="'notes' is a group"):
+        P.open_pairs(path)
 
 
 def test_cut_off_file_is_refused(path):
@@ -252,6 +264,21 @@ def test_second_writer_is_refused(tmp_path, data):
         assert "is being written by another process" in process.stderr
         writer.write(0, data)
         writer.finish()
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path, data):
+    """An interruption leaves what is done, to go on from; an error in the data would only come again."""
+    for name, values in {"targetid": data["targetid"].astype(float), "redshift": ["text"] * 40}.items():
+        with (
+            pytest.raises(InputError, match=f"'{name}' cannot"),
+            start_writer(tmp_path / "x.h5") as writer,
+        ):
+            writer.write(0, {**data, name: values})
+        assert os.listdir(tmp_path) == []
+    with pytest.raises(InputError, match="0 galaxies are to be written"):
+        P.create_pairs(tmp_path / "x.h5", 0, origin="simulated")
+    with pytest.raises(InputError, match="column cannot be called image"):
+        P.create_pairs(tmp_path / "x.h5", 4, origin="simulated", columns={"image": np.float32})
 
 
 def test_killed_writer_goes_on(tmp_path, data):

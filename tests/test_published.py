@@ -75,12 +75,33 @@ def test_view_refuses_other_layouts(tmp_path):
         published.view_astroclip(path, tmp_path / "pairs.h5")
     with h5py.File(path, "r+") as file:
         file["7/spectra"] = np.zeros((1, 7780))
-    with pytest.raises(InputError, match=r"7/spectra has shape \(1, 7780\), expected \(1, 7781\)"):
+    with pytest.raises(InputError, match=r"7/spectra has shape \(1, 7780\) .* expected \(1, 7781\)"):
+        published.view_astroclip(path, tmp_path / "pairs.h5")
+    with h5py.File(path, "r+") as file:
+        del file["7/spectra"], file["7/targetids"]
+        file["7/spectra"], file["7/targetids"] = np.zeros((1, 7781)), np.array([3.9627e16])
+    with pytest.raises(InputError, match="7/targetids has shape .* dtype float64, expected .* kind 'iu'"):
+        published.view_astroclip(path, tmp_path / "pairs.h5")
+    with h5py.File(path, "r+") as file:
+        del file["7/targetids"]
+        file.create_group("7/targetids")
+    with pytest.raises(InputError, match="group '7' lacks targetids"):
         published.view_astroclip(path, tmp_path / "pairs.h5")
     path.write_bytes(b"")
     with pytest.raises(InputError, match="not a readable HDF5"):
         published.view_astroclip(path, tmp_path / "pairs.h5")
     assert os.listdir(tmp_path) == ["astroclip.h5"]
+
+
+def test_a_view_never_replaces_its_source(tmp_path):
+    path = tmp_path / "astroclip.h5"
+    astroclip(path)
+    before = path.read_bytes()
+    (tmp_path / "pairs.h5").symlink_to(path)
+    for name in ("astroclip.h5", "pairs.h5"):
+        with pytest.raises(InputError, match="astroclip.h5 would be overwritten by a view of itself"):
+            published.view_astroclip(path, tmp_path / name)
+    assert path.read_bytes() == before
 
 
 def test_view_without_its_source_is_refused(tmp_path):
@@ -131,6 +152,40 @@ def test_parquet_copy(tmp_path, monkeypatch):
         images = data["images"][:6].transpose(0, 3, 1, 2).astype(np.float16)
         np.testing.assert_array_equal(pairs.read("image", np.arange(6)), images)
         assert pairs.attributes["duplicates_dropped"] == 1
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    write_parquet(tmp_path / "x.parquet", astroclip(tmp_path / "astroclip.h5"), np.arange(2))
+    return tmp_path / "x.parquet"
+
+
+def refused(path, said):
+    with pytest.raises(InputError, match=said):
+        published.pairs_from_parquet([path], path.with_name("pairs.h5"), progress=False)
+    assert sorted(os.listdir(path.parent)) == ["astroclip.h5", "x.parquet"]
+
+
+def test_damaged_parquet_is_named(parquet):
+    whole = parquet.read_bytes()
+    parquet.write_bytes(whole[:4] + b"\xff" * 400 + whole[404:])
+    refused(parquet, "x.parquet is damaged")
+
+
+@pytest.mark.parametrize(
+    "name, values, said",
+    [
+        ("targetid", ["a", "b"], "x.parquet: targetid holds object, expected an integer"),
+        ("targetid", [1, None], "x.parquet: targetid holds float64, expected an integer"),
+        ("image", [1.0, 2.0], "x.parquet: 2 values of image in 2 rows"),
+        ("redshift", ["a", "b"], "'redshift' cannot be written as float32"),
+    ],
+)
+def test_parquet_columns_that_hold_something_else(parquet, name, values, said):
+    table = pyarrow.parquet.read_table(parquet)
+    table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
+    pyarrow.parquet.write_table(table, parquet)
+    refused(parquet, said)
 
 
 def test_parquet_of_something_else(tmp_path):
@@ -185,6 +240,10 @@ def test_provabgs_refuses_other_files(tmp_path):
     Table({"TARGETID": [1], "MAG_G": [1.0]}).write(tmp_path / "x.hdf5", path="t")
     with pytest.raises(InputError, match="the table lacks MAG_R, MAG_Z, PROVABGS_LOGMSTAR_BF"):
         published.read_provabgs(tmp_path / "x.hdf5")
+    text = {"TARGETID": [1], "MAG_G": ["a"], "MAG_R": [1.0], "MAG_Z": [1.0], "PROVABGS_LOGMSTAR_BF": [1.0]}
+    Table(text).write(tmp_path / "t.hdf5", path="t")
+    with pytest.raises(InputError, match="t.hdf5: column MAG_G holds .S1, expected one number in each row"):
+        published.read_provabgs(tmp_path / "t.hdf5")
     with h5py.File(tmp_path / "y.hdf5", "w") as file:
         file["x"] = 1
     with pytest.raises(InputError, match="holds no table"):

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..paths import replacing
-from .pairs import DATA, create_pairs, indices, open_pairs
+from .hdf5 import indices
+from .pairs import COLUMN_KINDS, DATA, NO_COLUMNS, create_pairs, open_pairs
 
 BLOCK = 256  # rows held in memory at once, about 60 MB
 
@@ -23,6 +24,8 @@ def join_pairs(paths, path):
     agree are kept; the origins are joined by "+". Raises InputError for what differs and for galaxies that
     occur more than once.
     """
+    if not paths:
+        raise InputError(f"{path}: no pairs files are given to join; give at least one.")
     with contextlib.ExitStack() as stack:
         parts = [stack.enter_context(open_pairs(part)) for part in paths]
         layouts = [_layout(part) for part in parts]
@@ -64,11 +67,20 @@ def export_catalogue(pairs, path):
 
 
 def add_columns(path, columns):
-    """Add or replace catalogue columns {name: (N,) array} of a pairs file; the file is copied once."""
+    """Add or replace catalogue columns {name: (N,) array of numbers or bytes} of a pairs file.
+
+    The file is copied once. Raises InputError for columns of another shape or type, or of a name that is taken.
+    """
+    columns = {name: np.asarray(values) for name, values in columns.items()}
     with open_pairs(path) as pairs:
         for name, values in columns.items():
-            if len(values) != len(pairs):
-                raise InputError(f"{path}: column {name!r} has {len(values)} rows, expected {len(pairs)}.")
+            if values.shape != pairs.targetid.shape or values.dtype.kind not in COLUMN_KINDS:
+                raise InputError(
+                    f"{path}: column {name!r} has shape {values.shape} and dtype {values.dtype}, expected "
+                    f"{pairs.targetid.shape} and numbers or bytes."
+                )
+            if name in NO_COLUMNS or not name or "/" in name:
+                raise InputError(f"{path}: a catalogue column cannot be called {name!r}; give another name.")
     with replacing(path) as temporary:
         shutil.copyfile(path, temporary)
         with h5py.File(temporary, "r+") as file:

@@ -19,6 +19,11 @@ def prepare_pairs(path, source="simulate", n_galaxies=8000, seed=7, provabgs="",
     from .simulate import simulate_pairs
 
     path = Path(path)
+    if source != "simulate" and not Path(source).exists():
+        raise InputError(
+            f"source is {source!r}, expected 'simulate' or a file or folder that exists; {Path(source).resolve()} "
+            "does not."
+        )
     if source == "simulate":
         if not _is_simulation(path, n_galaxies, seed):
             simulate_pairs(path, n_galaxies, seed, progress=progress)
@@ -50,4 +55,7 @@ def _is_simulation(path, n_galaxies, seed):
 
 def _is_astroclip(source):
     """Whether ``source`` is laid out as AstroCLIP's HDF5: groups '0' to '9'."""
-    return h5py.is_hdf5(source) and "0" in h5py.File(source)
+    if not h5py.is_hdf5(source):
+        return False
+    with h5py.File(source) as file:
+        return "0" in file

@@ -24,49 +24,15 @@ import numpy as np
 
 from ..errors import InputError
 from ..splits import split_of as split_of  # as part of this module's interface
+from .hdf5 import indices, open_hdf5, read_rows
 
 WAVELENGTH = 3600.0 + 0.8 * np.arange(7781)
 BANDS = ("g", "r", "z")
 PIXEL_SCALE = 0.262  # arcsec
 FORMAT, VERSION = "astroclip-pairs", 1
 DATA = ("image", "spectrum", "ivar")
-
-
-def read_rows(dataset, rows):
-    """Rows of an h5py dataset in the order asked for, without fancy indexing: (len(rows), ...).
-
-    A contiguous dataset is read past HDF5, a row at a time where it lies in the file, which is faster than a
-    memory map when the rows come from the disk; any other dataset run by run of consecutive rows.
-    """
-    rows = indices(rows)
-    if len(rows) and not 0 <= rows.min() <= rows.max() < len(dataset):
-        raise IndexError(f"rows {rows.min()} to {rows.max()} of {dataset.name}, which has {len(dataset)}")
-    offset = dataset.id.get_offset()
-    if offset is not None:
-        found = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-        with open(dataset.file.filename, "rb", buffering=0) as file:
-            for place in np.argsort(rows):
-                file.seek(offset + int(rows[place]) * found[:1].nbytes)
-                file.readinto(found[place : place + 1])
-        return found
-    unique, order = np.unique(rows, return_inverse=True)
-    found = np.empty((len(unique), *dataset.shape[1:]), dataset.dtype)
-    for begin, end in runs(unique):
-        dataset.read_direct(found, np.s_[unique[begin] : unique[end - 1] + 1], np.s_[begin:end])
-    return found if np.array_equal(unique, rows) else found[order]
-
-
-def indices(rows):
-    """Row numbers (M,) int64 from row numbers or a boolean mask."""
-    rows = np.asarray(rows)
-    return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-
-
-def runs(rows):
-    """Bounds (begin, end) of the stretches of consecutive values in sorted ``rows``."""
-    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-    edges = [0, *cuts.tolist(), len(rows)]
-    return list(zip(edges[:-1], edges[1:], strict=True)) if len(rows) else []
+NO_COLUMNS = {*DATA, "wavelength", "targetid"}
+COLUMN_KINDS = "fiubS"  # NumPy's letters for numbers, truth values and bytes
 
 
 class Pairs:
@@ -91,8 +57,7 @@ class Pairs:
     @functools.cached_property
     def catalogue(self):
         """Catalogue columns by name, each (N,); NaN where unknown."""
-        fixed = {*DATA, "wavelength", "targetid"}
-        return {name: dataset[:] for name, dataset in self.file.items() if name not in fixed}
+        return {name: dataset[:] for name, dataset in self.file.items() if name not in NO_COLUMNS}
 
     @functools.cached_property
     def fingerprint(self):
@@ -118,37 +83,36 @@ class Pairs:
 
 def open_pairs(path) -> Pairs:
     """Open a pairs file and check it. Raises InputError that names the dataset and what is wrong with it."""
+    file = open_hdf5(path, "make it with notebook 01")
     try:
-        file = h5py.File(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; run notebook 01 to make pairs.") from None
-    except OSError as error:
-        raise InputError(f"{path} is not a readable HDF5 file ({error}); make it again.") from None
-    try:
-        _check(path, file)
+        check(path, file)
         return Pairs(path, file)
     except BaseException:
         file.close()
         raise
 
 
-def _check(path, file):
+def check(path, file):
+    """Raise InputError unless the open HDF5 ``file`` is a pairs file; the sentence calls it ``path``."""
     if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
         found = f"{file.attrs.get('format')!r} version {file.attrs.get('version')}"
         raise InputError(
             f"{path}: attributes say format {found}, expected {FORMAT!r} version {VERSION}; "
             "make pairs with notebook 01 or astroclip_nb.galaxies.pairs."
         )
-    for name in ("image", "spectrum", "wavelength", "targetid"):
-        if name not in file:
-            raise InputError(f"{path}: dataset {name!r} is missing; make the file again.")
+    for name in {*file, "image", "spectrum", "wavelength", "targetid"}:
+        if not isinstance(file.get(name), h5py.Dataset):
+            found = "missing" if name not in file else "a group or a broken link"
+            raise InputError(f"{path}: dataset {name!r} is {found}; make the file again.")
 
-    n, size = file["targetid"].size, file["image"].shape[-1]
+    n, size = file["targetid"].size, (file["image"].shape or (0,))[-1]
+    if not n:
+        raise InputError(f"{path} holds no galaxies, expected at least one; make the file again.")
     spectra, images = (n, len(WAVELENGTH)), (n, len(BANDS), size, size)
     expected = {"image": images, "spectrum": spectra, "ivar": spectra, "wavelength": WAVELENGTH.shape}
     for name, found in file.items():
         shape = expected.get(name, (n,))
-        kinds = "i" if name == "targetid" else "f" if name in expected else "fiubS"
+        kinds = "i" if name == "targetid" else "f" if name in expected else COLUMN_KINDS
         if found.shape != shape or found.dtype.kind not in kinds:
             raise InputError(
                 f"{path}: dataset {name!r} has shape {found.shape} and dtype {found.dtype}, "
@@ -182,7 +146,8 @@ class PairsWriter:
     """Writes a pairs file beside its final name; made by :func:`create_pairs`.
 
     done : rows complete so far. Left as a context manager without ``finish`` it keeps the temporary file for
-    the same call of :func:`create_pairs` to go on with or, with ``resume=False``, removes it.
+    the same call of :func:`create_pairs` to go on with or, with ``resume=False`` or after an InputError, which
+    the same call would meet again, removes it.
     """
 
     def __init__(self, path, file, resume):
@@ -191,8 +156,8 @@ class PairsWriter:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        if self.file and not self.resume:
+    def __exit__(self, kind, *_):
+        if self.file and (not self.resume or kind is InputError):
             self.discard()
         self.file.close()
 
@@ -211,8 +176,7 @@ class PairsWriter:
             raise InputError(f"{self.path}: datasets {odd} are missing or not expected.")
         for name, values in arrays.items():
             dataset = self.file[name]
-            with np.errstate(over="ignore"):
-                values = np.asarray(values).astype(dataset.dtype)
+            values = self._as_stored(name, values, dataset.dtype)
             if values.shape != (count, *dataset.shape[1:]):
                 raise InputError(
                     f"{self.path}: {name!r} has shape {values.shape}, expected {(count, *dataset.shape[1:])}."
@@ -226,6 +190,17 @@ class PairsWriter:
         self.file.flush()  # the rows first, then the mark: an interruption between the two only repeats rows
         self.file.attrs["done"] = start + count
         self.file.flush()
+
+    def _as_stored(self, name, values, dtype):
+        """``values`` in the file's type; of a TARGETID a float would lose the last digits."""
+        try:
+            values = np.asarray(values)
+            if name == "targetid" and values.dtype.kind not in "iu":
+                raise TypeError(f"{values.dtype}, expected integers")
+            with np.errstate(over="ignore"):
+                return values.astype(dtype)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.path}: {name!r} cannot be written as {dtype}: {error}.") from None
 
     def finish(self):
         """Check that all rows are there and rename the file into place."""
@@ -252,9 +227,14 @@ def create_pairs(
 
     columns : catalogue columns {name: dtype}; origin : "simulated", "desi", ...; attributes : more scalars.
     The rows go to ``<path>.tmp``. Where that exists from an interrupted call with the same arguments, writing
-    goes on at ``writer.done``; otherwise, and always with ``resume=False``, it starts anew.
+    goes on at ``writer.done``; otherwise, and always with ``resume=False``, it starts anew. Raises InputError
+    where there would be no galaxy, a column is called as something else, or another process writes there.
     """
     path, columns = Path(path), dict(columns or {})
+    if n < 1:
+        raise InputError(f"{path}: {n} galaxies are to be written, expected at least one.")
+    if taken := sorted(NO_COLUMNS & set(columns)):
+        raise InputError(f"{path}: a catalogue column cannot be called {', '.join(taken)}; give another name.")
     temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     attributes = {
@@ -265,7 +245,7 @@ def create_pairs(
     recipe = json.dumps([n, image_size, types, ivar, attributes], sort_keys=True, default=str)
     file = _reopen(temporary, recipe if resume else None)
     if file is None:
-        file = h5py.File(temporary, "w")
+        file = _open_to_write(temporary, "w")
         file.create_dataset("image", (n, len(BANDS), image_size, image_size), np.float16)
         for name in ("spectrum", "ivar") if ivar else ("spectrum",):
             file.create_dataset(name, (n, len(WAVELENGTH)), np.float32)
@@ -282,12 +262,17 @@ def _reopen(temporary, recipe):
     if not temporary.exists():
         return None
     try:
-        file = h5py.File(temporary, "r+")
-    except BlockingIOError:
-        raise InputError(f"{temporary} is being written by another process; wait for it to end.") from None
+        file = _open_to_write(temporary, "r+")
     except OSError:
         return None  # cut off before its first rows were complete
     if file.attrs.get("recipe") == recipe:
         return file
     file.close()
     return None
+
+
+def _open_to_write(temporary, mode):
+    try:
+        return h5py.File(temporary, mode)
+    except BlockingIOError:
+        raise InputError(f"{temporary} is being written by another process; wait for it to end.") from None

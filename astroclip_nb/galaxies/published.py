@@ -15,7 +15,8 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..paths import replacing
 from .assemble import add_columns
-from .pairs import BANDS, FORMAT, PIXEL_SCALE, VERSION, WAVELENGTH, create_pairs, open_pairs, runs
+from .hdf5 import open_hdf5, runs
+from .pairs import BANDS, FORMAT, PIXEL_SCALE, VERSION, WAVELENGTH, create_pairs, open_pairs
 
 SIZE = 152  # pixels of an AstroCLIP image
 GROUPS = [str(number) for number in range(10)]
@@ -32,9 +33,11 @@ def view_astroclip(source, path):
 
     The images, stored as (n, 152, 152, 3), are mapped band by band and appear as (N, 3, 152, 152) float32.
     ``source`` has to stay where it is. A galaxy stored twice keeps its first place only; the attribute
-    ``duplicates_dropped`` says how many went. Raises InputError for a missing group or another shape.
+    ``duplicates_dropped`` says how many went. Raises InputError for a missing group, or another shape or type.
     """
-    source = Path(source).resolve()
+    source, path = Path(source).resolve(), Path(path)
+    if source == path.resolve():
+        raise InputError(f"{source} would be overwritten by a view of itself; give the view another name.")
     with _open(source) as file:
         groups = [_group(source, file, name) for name in GROUPS]
         targetid = np.concatenate([group["targetids"][:] for group in groups]).astype(np.int64)
@@ -74,7 +77,7 @@ def pairs_from_parquet(sources, path, progress=True):
     if not sources:
         raise InputError(f"{path}: there is no Parquet file to make it from; give a folder that holds them.")
     tables = [_open_parquet(source) for source in sources]
-    identifiers = [table.read(["targetid"])["targetid"].to_numpy() for table in tables]
+    identifiers = [_identifiers(source, table) for source, table in zip(sources, tables, strict=True)]
     keep = _first_of_each(np.concatenate(identifiers))
     columns = {"redshift": np.float32}
     attributes = {"duplicates_dropped": int((~keep).sum()), "sources": ", ".join(s.name for s in sources)}
@@ -82,19 +85,20 @@ def pairs_from_parquet(sources, path, progress=True):
         path, int(keep.sum()), columns=columns, origin="astroclip", ivar=False, attributes=attributes
     ) as writer:
         seen = row = 0
-        for table in tqdm(tables, desc="Parquet to pairs", unit="file", disable=not progress):
-            for batch in table.iter_batches(64, columns=["image", "spectrum", "redshift", "targetid"]):
+        bar = tqdm(tables, desc="Parquet to pairs", unit="file", disable=not progress)
+        for source, table in zip(sources, bar, strict=True):
+            for batch in _batches(source, table):
                 kept = keep[seen : seen + len(batch)]
                 seen += len(batch)
                 row += kept.sum()
                 if row <= writer.done or not kept.any():
                     continue
-                image = _unnest(batch["image"], (SIZE, SIZE, len(BANDS)))[kept].transpose(0, 3, 1, 2)
+                image = _unnest(source, batch, "image", (SIZE, SIZE, len(BANDS)))[kept].transpose(0, 3, 1, 2)
                 writer.write(
                     writer.done,
                     {
                         "image": image,
-                        "spectrum": _unnest(batch["spectrum"], (len(WAVELENGTH),))[kept],
+                        "spectrum": _unnest(source, batch, "spectrum", (len(WAVELENGTH),))[kept],
                         "redshift": batch["redshift"].to_numpy(zero_copy_only=False)[kept],
                         "targetid": batch["targetid"].to_numpy(zero_copy_only=False)[kept],
                     },
@@ -118,6 +122,9 @@ def read_provabgs(path):
         if missing:
             raise InputError(f"{path}: the table lacks {', '.join(missing)}; is it the PROVABGS catalogue?")
         rows = tables[0].fields(["TARGETID", *PROVABGS.values()])[:]
+    for name in rows.dtype.names:
+        if rows[name].ndim != 1 or rows[name].dtype.kind not in ("iu" if name == "TARGETID" else "fiu"):
+            raise InputError(f"{path}: column {name} holds {rows.dtype[name]}, expected one number in each row.")
     good = np.all([rows[name] > 0 for name in PROVABGS.values()], axis=0)
     report = {"rows": len(rows), "cut": int((~good).sum())}
     rows = rows[good]
@@ -154,18 +161,13 @@ def _first_of_each(values):
 
 
 def _open(path):
-    try:
-        return h5py.File(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; fetch it with python -m astroclip_nb.download.") from None
-    except OSError as error:
-        raise InputError(f"{path} is not a readable HDF5 file ({error}); download it again.") from None
+    return open_hdf5(path, "fetch it with python -m astroclip_nb.download")
 
 
 def _group(path, file, name):
     """Group ``name`` of AstroCLIP's file, its shapes checked."""
-    names = ("images", "spectra", "redshifts", "targetids")
-    missing = [item for item in names if f"{name}/{item}" not in file]
+    names = {"images": "f", "spectra": "f", "redshifts": "fiu", "targetids": "iu"}  # and kinds of NumPy's types
+    missing = [item for item in names if not isinstance(file.get(f"{name}/{item}"), h5py.Dataset)]
     if missing:
         raise InputError(
             f"{path}: group {name!r} lacks {', '.join(missing)}, expected groups 0 to 9 with "
@@ -180,8 +182,11 @@ def _group(path, file, name):
         "targetids": [(n,)],
     }
     for item, allowed in shapes.items():
-        if group[item].shape not in allowed:
-            raise InputError(f"{path}: {name}/{item} has shape {group[item].shape}, expected {allowed[0]}.")
+        if group[item].shape not in allowed or group[item].dtype.kind not in names[item]:
+            raise InputError(
+                f"{path}: {name}/{item} has shape {group[item].shape} and dtype {group[item].dtype}, expected "
+                f"{allowed[0]} and a dtype of kind {names[item]!r}; download the file again."
+            )
     return group
 
 
@@ -198,12 +203,37 @@ def _open_parquet(path):
     return table
 
 
-def _unnest(column, shape):
-    """Nested lists of an Arrow column as an array (n, *shape) float32."""
-    n = len(column)
+def _identifiers(source, table):
+    """The column targetid of a Parquet file, (n,) integers."""
+    values = _read(source, lambda: table.read(["targetid"]))["targetid"].to_numpy()
+    if values.dtype.kind not in "iu":
+        raise InputError(f"{source}: targetid holds {values.dtype}, expected an integer in each row.")
+    return values
+
+
+def _batches(source, table):
+    """64 rows at a time of a Parquet file."""
+    batches = table.iter_batches(64, columns=["image", "spectrum", "redshift", "targetid"])
+    while (batch := _read(source, lambda: next(batches, None))) is not None:
+        yield batch
+
+
+def _read(source, read):
+    import pyarrow
+
+    try:
+        return read()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{source} is damaged ({error}); download it again.") from None
+
+
+def _unnest(source, batch, name, shape):
+    """Nested lists of a Parquet column as an array (n, *shape) float32."""
+    column = batch[name]
     while hasattr(column, "flatten") and column.type.num_fields:
         column = column.flatten()
     values = column.to_numpy(zero_copy_only=False)
+    n = len(batch)
     if values.size != n * np.prod(shape):
-        raise InputError(f"{values.size} values in {n} rows of a Parquet column, expected {shape} in each row.")
+        raise InputError(f"{source}: {values.size} values of {name} in {n} rows, expected {shape} in each row.")
     return values.reshape(n, *shape).astype(np.float32, copy=False)
