@@ -22,6 +22,24 @@ TYPE_COLOURS = {
     "poststarburst": "#CC79A7",
 }
 
+# One for each of up to twelve clusters, and grey for what is in none: any two at least 15 apart in CIELAB to
+# trichromats, protanopes, deuteranopes and tritanopes, and each dark enough for a line on white.
+GROUP_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#9933FF",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#882255",
+    "#CCAA66",
+    "#330099",
+    "#DD0044",
+    "#553311",
+)
+NOISE_COLOUR = "#A6A6A6"
+
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 FLUX_LABEL = r"$f_\lambda$ [$10^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$]"

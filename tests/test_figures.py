@@ -96,6 +96,19 @@ def test_umap_colours_span_the_central_part_and_unknown_is_grey():
     assert [bar.get_ylabel() for bar in bars] == [r"$\log_{10}(M_\star / M_\odot)$", "redshift"]
 
 
+def test_umap_rings_small_islands_unless_they_are_many():
+    points = np.random.default_rng(3).normal(size=(N, 2))
+    labels = np.zeros(N, int)
+    labels[-2:], points[-2:] = 1, 9
+    figure = figures.umap_panels(points, {"redshift": points[:, 0], "mag_r": points[:, 1]}, labels=labels)
+    assert_readable(figure)
+    for axis in figure.axes[:2]:
+        (ring,) = axis.patches
+        assert ring.get_center() == pytest.approx([9, 9])
+    many = np.repeat(np.arange(N // 2), 2)
+    assert not figures.umap_panels(points, {"redshift": points[:, 0]}, labels=many).axes[0].patches
+
+
 def test_umap_of_names_has_a_legend_and_all_unknown_is_no_error():
     points = np.random.default_rng(3).normal(size=(N, 2))
     kind = np.where(np.arange(N) % 2, b"quiescent", b"green_valley")

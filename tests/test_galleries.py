@@ -7,7 +7,7 @@ from figure_checks import N, answers, assert_readable, said
 from matplotlib.patches import Rectangle
 
 from astroclip_nb.figstyle import COLOURS
-from astroclip_nb.galaxies import galleries
+from astroclip_nb.galaxies import galleries, structure
 from astroclip_nb.galaxies.images import central_crop, rgb
 
 pytestmark = pytest.mark.usefixtures("drawing")
@@ -70,6 +70,48 @@ def test_group_order_keeps_a_small_group_asked_for():
     assert galleries.group_order(labels, most=2, also=[3]) == [0, 1, 3, -1]
 
 
+# Linear RGB as a dichromat sees it (Machado, Oliveira & Fernandes 2009, severity 1).
+VISION = {
+    "trichromat": np.eye(3),
+    "protanope": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranope": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanope": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+SRGB_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def linear(colours):
+    """Linear RGB (M, 3) of sRGB colours."""
+    srgb = np.array([matplotlib.colors.to_rgb(colour) for colour in colours])
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def cielab(rgb):
+    """CIELAB (M, 3), white D65, of linear RGB."""
+    x = np.clip(rgb, 0, 1) @ SRGB_TO_XYZ.T / [0.9505, 1, 1.089]
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+@pytest.mark.parametrize("eyes", VISION)
+def test_twelve_groups_and_noise_differ_to_all_eyes(eyes):
+    colours = list(galleries.group_colours([*range(12), -1]).values())
+    seen = cielab(linear(colours) @ np.array(VISION[eyes]).T)
+    apart = np.linalg.norm(seen[:, None] - seen, axis=2)[np.triu_indices(13, 1)]
+    assert apart.min() > 15
+    luminance = linear(colours) @ SRGB_TO_XYZ[1]
+    assert np.all(1.05 / (luminance + 0.05) > 2), "too pale for a line on white"
+
+
+def test_a_thirteenth_group_begins_the_colours_again():
+    colours = galleries.group_colours([*range(13), -1])
+    assert colours[12] == colours[0] and colours[-1] not in [colours[k] for k in range(13)]
+
+
 def test_cluster_images_shows_members_only_and_counts_artefacts(galaxies):
     labels = np.full(N, -1)
     labels[:40], labels[40:43] = 0, 1
@@ -96,6 +138,26 @@ def test_islands_with_one_cluster_only_noise_or_too_many(galaxies, labels):
     assert f"{len(set(labels) - {-1})} clusters, {np.mean(labels == -1):.1%} noise" in said(figure)
 
 
+def test_a_small_island_is_ringed_numbered_and_shown_whole(galaxies):
+    points = np.random.default_rng(0).uniform(size=(N, 2))
+    labels = np.zeros(N, int)
+    labels[-3:], points[-3:] = 1, [[3, 3], [3.1, 3], [3, 3.2]]
+    figure = galleries.islands(points, labels, galaxies["image"].__getitem__)
+    assert_readable(figure)
+    plane, gallery = figure.axes
+    (ring,) = plane.patches
+    inside = ring.get_path().contains_points(ring.get_patch_transform().inverted().transform(points))
+    assert inside.tolist() == [False] * (N - 3) + [True] * 3
+    assert ring.get_edgecolor() == matplotlib.colors.to_rgba(galleries.group_colours([0, 1])[1])
+    assert [text.get_text() for text in plane.texts] == ["1"]
+    canvas = gallery.images[0].get_array()
+    side = len(canvas) // 6  # three lines for each of the two groups
+    filled = [
+        [np.any(canvas[y : y + side, x : x + side] < 1) for x in side * np.arange(5)] for y in side * np.arange(6)
+    ]
+    assert filled == [[True] * 5] * 3 + [[True] * 3 + [False] * 2] + [[False] * 5] * 2
+
+
 def test_augmentations_puts_the_original_first(galaxies):
     originals = galaxies["image"][:2].astype(np.float32)
     views = np.zeros((2, 3, 3, 64, 64), np.float32)
@@ -105,10 +167,15 @@ def test_augmentations_puts_the_original_first(galaxies):
     np.testing.assert_allclose(canvas[:64, :64], rgb(central_crop(originals[0], 64))[::-1], atol=1e-6)
 
 
-def test_outliers_shows_the_highest_scores_and_counts_artefacts(galaxies):
+def test_outliers_shows_the_loneliest_and_counts_as_the_text_does(galaxies):
     artefact = np.where(np.arange(N) < 6, b"trail", b"")
-    score = np.where(np.arange(N) % 10 == 0, 5.0, 1.0)  # rows 0, 10, 20, ...: one artefact
-    figure = galleries.outliers(galaxies["image"].__getitem__, score, artefact, count=6, columns=3)
+    loneliness = np.where(np.arange(N) % 10 == 0, 5.0, 1.0)  # rows 0, 10, 20, ...: one artefact
+    read = galaxies["image"].__getitem__
+    figure = galleries.outliers(read, loneliness, artefact, percent=10, columns=3)
     assert_readable(figure)
-    assert "1 of the 6 strangest galaxies have an artefact (framed), 10.0% of all do" in said(figure)
-    assert [p.get_xy() for p in figure.axes[0].patches] == [(0, 0)]
+    title = "Of the 6 loneliest galaxies (10 %) 1 have an artefact (framed); of all 60, 6 do"
+    assert figure.axes[0].get_title(loc="left") == title
+    assert structure.outlier_recall(loneliness, artefact != b"", 10)["found"] == 1
+    assert [p.get_xy() for p in figure.axes[0].patches] == [(0, 0)] and len(figure.axes[0].texts) == 6
+    figure = galleries.outliers(read, loneliness, artefact, percent=10, most=4, columns=3)
+    assert figure.axes[0].get_title(loc="left") == title + ". The first 4:" and len(figure.axes[0].texts) == 4

@@ -18,7 +18,23 @@ def test_dbscan_finds_planted_islands():
     rng = np.random.default_rng(2)
     xy = np.concatenate([rng.normal(0, 0.1, (200, 2)), rng.normal(5, 0.05, (20, 2)), [[20, 20]]])
     labels = structure.dbscan(xy)
-    assert len(set(labels[:200]) - {-1}) == 1 and np.all(labels[200:220] == labels[200]) and labels[220] == -1
+    assert set(labels[:200]) - {-1} == {0} and np.all(labels[200:220] == 1) and labels[220] == -1
+    assert structure.dbscan(np.roll(xy, 30, axis=0))[50] == 0, "numbered by size, not by place in the file"
+
+
+def test_clusters_are_numbered_by_size_whatever_they_were_called():
+    labels = np.array([7, 7, -1, 3, 3, 3, 0, -1, 5, 5])
+    expected = np.array([1, 1, -1, 0, 0, 0, 3, -1, 2, 2])  # 7 and 5 are alike in size, 7 is met first
+    for names in ({}, {7: 0, 3: 9, 0: 4, 5: 1}, {7: 9, 3: 1, 0: 2, 5: 0}):
+        renamed = np.array([names.get(name, name) for name in labels])
+        np.testing.assert_array_equal(structure.by_size(renamed), expected)
+    np.testing.assert_array_equal(structure.by_size(np.full(3, -1)), np.full(3, -1))
+
+
+def test_small_islands_are_the_clusters_below_the_share():
+    labels = np.repeat([0, 1, 2, -1], [86, 6, 5, 3])
+    assert structure.small_islands(labels).tolist() == [2]
+    assert structure.small_islands(labels, largest_share=0.06).tolist() == [1, 2]
 
 
 def test_kmeans_sweep_chooses_the_planted_number(blobs):
@@ -28,6 +44,8 @@ def test_kmeans_sweep_chooses_the_planted_number(blobs):
     assert structure.cluster_purity(sweep["labels"], truth[truth < 4])["adjusted_rand"] == 1
     again = structure.kmeans_sweep(x[truth < 4], seed=3)
     assert np.array_equal(sweep["labels"], again["labels"])
+    uneven = structure.kmeans_sweep(x[80:], ks=[5], seed=3)["labels"]
+    assert np.bincount(uneven).tolist() == [100, 100, 100, 20, 12] and np.all(uneven[:20] == 3)
 
 
 def test_silhouettes_are_sampled_when_there_are_many(blobs):

@@ -5,8 +5,12 @@ Galleries of images are in `galleries`, spectra in `spectrum_figures`, scores of
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patches import Ellipse
 
-from ..figstyle import COLOURS, PAGE_WIDTH, TYPE_COLOURS, label
+from ..figstyle import COLOURS, PAGE_WIDTH, SMALL, TYPE_COLOURS, label
+from .structure import small_islands
+
+MOST_RINGS = 8  # around small islands of a map; more would be clutter
 
 
 def text_column(column):
@@ -98,12 +102,36 @@ def predictions(table):
     return figure
 
 
-def umap_panels(points, columns, title=None):
+def umap_axis(axis, points):
+    """Label an axis for a UMAP plane ``points`` (N, 2), without ticks; returns the area of a dot, points^2."""
+    axis.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
+    for set_limits, column in ((axis.set_xlim, points[:, 0]), (axis.set_ylim, points[:, 1])):
+        margin = 0.05 * np.ptp(column) or 1
+        set_limits(column.min() - margin, column.max() + margin)
+    return np.clip(1.2e4 / len(points), 0.5, 8)
+
+
+def ring(axis, members, colour="black", name=""):
+    """A thin ring around the points ``members`` (M, 2) of a small island, for the eye to find it, and its name."""
+    low, high = members.min(0), members.max(0)
+    margin = 0.03 * np.array([np.ptp(axis.get_xlim()), np.ptp(axis.get_ylim())])
+    width, height = np.sqrt(2) * (high - low) + 2 * margin
+    centre = (low + high) / 2
+    axis.add_patch(Ellipse(centre, width, height, fill=False, ec=colour, lw=0.8, clip_on=False))
+    axis.annotate(
+        name, centre + [width / 2, 0], (2, 0), textcoords="offset points", size=SMALL, color=colour, va="center"
+    )
+
+
+def umap_panels(points, columns, title=None, labels=None):
     """One UMAP plane, coloured by each column in turn (Figures 9 to 11).
 
     points : (N, 2); columns : {catalogue name: (N,)}; numbers get a colour bar over their central 96 %, names
-    a legend, unknown values are grey.
+    a legend, unknown values are grey. labels : (N,) clusters of the plane, whose small islands get a ring, if they
+    are few enough to stand out.
     """
+    small = () if labels is None else small_islands(labels)
+    ringed = [points[labels == island] for island in small] if len(small) <= MOST_RINGS else []
     n_rows = -(-len(columns) // 2)
     n_columns = min(2, len(columns))
     figure, axes = plt.subplots(
@@ -115,10 +143,11 @@ def umap_panels(points, columns, title=None):
     )
     for axis in axes.flat[len(columns) :]:
         axis.remove()
-    style = {"s": np.clip(1.5e4 / len(points), 0.5, 8), "lw": 0, "rasterized": True}
     for axis, (name, values) in zip(axes.flat, columns.items(), strict=False):
         values = text_column(np.asarray(values))
-        axis.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
+        style = {"s": umap_axis(axis, points), "lw": 0, "rasterized": True}
+        for members in ringed:
+            ring(axis, members)
         if values.dtype.kind in "UO":
             for k, group in enumerate(np.unique(values)):
                 colour = TYPE_COLOURS.get(group, f"C{k}")

@@ -6,16 +6,19 @@ not fit in memory.
 Every galaxy is shown by its central 96 pixels (25 arcsec), which is what the image encoder sees.
 """
 
+import itertools
+
 import matplotlib.patheffects as patheffects
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from ..figstyle import COLOURS, CYCLE, PAGE_WIDTH, SMALL
+from ..figstyle import COLOURS, GROUP_COLOURS, NOISE_COLOUR, PAGE_WIDTH, SMALL
+from .figures import ring, umap_axis
 from .images import central_crop, rgb
+from .structure import outlier_recall, small_islands
 
 GAP = 0.05  # white space between tiles, as a share of a tile
-NOISE_COLOUR = "0.65"
 
 
 def thumbnails(images, rows):
@@ -95,7 +98,7 @@ def image_grid(images, rows, captions, highlight=None, columns=8, title=None):
 
     rows : (M,) row numbers; captions : M strings; highlight : (M,) bool, tiles to frame.
     """
-    rows, columns = np.asarray(rows), min(columns, len(rows))
+    rows = np.asarray(rows)
     n_rows = -(-len(rows) // columns)
     pictures = thumbnails(images, rows)
     tiles = np.ones((n_rows * columns, *pictures.shape[1:]), np.float32)
@@ -113,19 +116,22 @@ def image_grid(images, rows, captions, highlight=None, columns=8, title=None):
     return figure
 
 
-def outliers(images, score, artefact, count=24, columns=8):
-    """The galaxies of highest outlier score; those with an artefact are named and framed.
+def outliers(images, loneliness, artefact, percent=1.0, most=40, columns=10):
+    """The loneliest ``percent`` of the galaxies, the first ``most`` of them; artefacts are named and framed.
 
-    score : (N,); artefact : (N,) bytes or str, empty for a clean image.
+    loneliness : (N,) from `structure.outliers`; artefact : (N,) bytes or str, empty for a clean image. The title
+    counts all of the ``percent``, as `structure.outlier_recall` does.
     """
     artefact = np.asarray(artefact).astype(str)
-    worst = np.argsort(-score, kind="stable")[:count]
-    bad = artefact[worst] != ""
+    counted = outlier_recall(loneliness, artefact != "", percent)
+    shown = np.argsort(-loneliness, kind="stable")[: min(counted["n"], most)]
     title = (
-        f"{bad.sum()} of the {len(worst)} strangest galaxies have an artefact (framed), "
-        f"{np.mean(artefact != ''):.1%} of all do"
+        f"Of the {counted['n']:,} loneliest galaxies ({percent:g} %) {counted['found']:,} have an artefact "
+        f"(framed); of all {len(artefact):,}, {counted['total']:,} do"
     )
-    return image_grid(images, worst, artefact[worst], bad, columns, title)
+    if len(shown) < counted["n"]:
+        title += f". The first {len(shown)}:"
+    return image_grid(images, shown, artefact[shown], artefact[shown] != "", columns, title)
 
 
 def augmentations(originals, views, title=None):
@@ -153,27 +159,26 @@ def group_order(labels, most=8, also=()):
 
 
 def group_colours(groups):
-    """A colour for each label of `group_order`: the colour-blind-safe cycle, grey for noise."""
-    return {group: NOISE_COLOUR if group == -1 else CYCLE[k % len(CYCLE)] for k, group in enumerate(groups)}
+    """A colour of its own for each of the first twelve labels of `group_order`, then again; grey for noise."""
+    colours = zip(groups, itertools.cycle(GROUP_COLOURS), strict=False)
+    return {group: NOISE_COLOUR if group == -1 else colour for group, colour in colours}
 
 
-def draw_groups(axis, labels, images, groups, per_group, artefact, seed):
-    """A row of random members for each group, with its name, size and colour at the left."""
+def draw_groups(axis, labels, images, groups, columns, artefact, seed, lines=1):
+    """Random members of each group, ``lines`` lines of tiles each, with its name, size and colour at the left."""
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == group) for group in groups]
-    tiles = None
-    for k, rows in enumerate(members):
-        pictures = thumbnails(images, rng.permutation(rows)[:per_group])
-        if tiles is None:
-            tiles = np.ones((len(groups), per_group, *pictures.shape[1:]), np.float32)
-        tiles[k, : len(pictures)] = pictures
-    mosaic(axis, tiles)
+    pictures = [thumbnails(images, rng.permutation(rows)[: lines * columns]) for rows in members]
+    tiles = np.ones((len(groups), lines * columns, *pictures[0].shape[1:]), np.float32)
+    for own, some in zip(tiles, pictures, strict=True):
+        own[: len(some)] = some
+    mosaic(axis, tiles.reshape(len(groups) * lines, columns, *tiles.shape[2:]))
     names = []
     for k, (group, colour) in enumerate(group_colours(groups).items()):
-        axis.add_patch(Rectangle((-0.12, k), 0.08, 1 - GAP, color=colour, lw=0, clip_on=False))
+        axis.add_patch(Rectangle((-0.12, k * lines), 0.08, lines - GAP, color=colour, lw=0, clip_on=False))
         text = f"{'noise' if group == -1 else f'cluster {group}'}\nn = {len(members[k]):,}"
         names.append(text if artefact is None else f"{text}\n{artefact[members[k]].mean():.0%} artefacts")
-    axis.set_yticks(np.arange(len(groups)) + 0.5, names, size=SMALL)
+    axis.set_yticks((np.arange(len(groups)) + 0.5) * lines, names, size=SMALL)
     axis.tick_params(length=0, pad=9)
 
 
@@ -193,24 +198,31 @@ def cluster_images(labels, images, per_group=8, most=12, artefact=None, seed=0, 
     return figure
 
 
-def islands(points, labels, images, per_group=5, most=6, also=(), artefact=None, seed=0):
+def islands(points, labels, images, columns=5, most=6, also=(), artefact=None, seed=0):
     """DBSCAN's groups on a UMAP plane, and galaxies of each beside it (Figure 12).
 
     points : (N, 2) UMAP coordinates; labels : (N,) int, -1 for noise. Shown are the ``most`` largest clusters
-    and the small ones named in ``also`` (the island of artefacts); all others are drawn in black. artefact : as
-    in `cluster_images`.
+    and the small ones named in ``also`` (the island of artefacts), small islands ringed and numbered; all others
+    are drawn in black. artefact : as in `cluster_images`.
     """
     groups = group_order(labels, most, also)
     n_clusters = len(np.unique(labels[labels >= 0]))
-    height = np.clip(0.62 * len(groups) + 0.4, 3.2, 6)
+    lines = max(1, 6 // len(groups))
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(PAGE_WIDTH, height), layout="constrained", width_ratios=[1, 1.1]
+        1,
+        2,
+        figsize=(PAGE_WIDTH, np.clip(0.55 * lines * len(groups) + 0.3, 3.2, 6)),
+        layout="constrained",
+        width_ratios=[1, 1.1],
     )
-    size = np.clip(2e4 / len(points), 1, 10)
+    size = umap_axis(left, points)
     left.scatter(*points.T, s=size, color="black", lw=0, rasterized=True)
+    ringed = small_islands(labels)
     for group, colour in group_colours(groups).items():
-        left.scatter(*points[labels == group].T, s=size * 1.2, color=colour, lw=0, rasterized=True)
-    left.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
+        members = points[labels == group]
+        left.scatter(*members.T, s=size, color=colour, lw=0, rasterized=True)
+        if group in ringed:
+            ring(left, members, colour, str(group))
     left.set_title(f"DBSCAN: {n_clusters} clusters, {np.mean(labels == -1):.1%} noise")
-    draw_groups(right, labels, images, groups, per_group, artefact, seed)
+    draw_groups(right, labels, images, groups, columns, artefact, seed, lines)
     return figure

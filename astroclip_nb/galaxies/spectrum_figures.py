@@ -16,19 +16,19 @@ from .pairs import WAVELENGTH
 STEP = 4  # pixels between drawn points; smoothed spectra hold nothing finer
 WAVELENGTH_LABEL = "observed wavelength [Å]"
 
-# Rest wavelengths in vacuum, A (SDSS line table, http://classic.sdss.org/dr7/products/spectra/line_tables).
+# Rest wavelengths in vacuum, A (SDSS line table, http://classic.sdss.org/dr7/products/spectra/line_tables). Where
+# names would crowd each other the earlier one here is written.
 LINES = {
-    "[OII]": 3728.5,
-    "Ca K": 3934.8,
-    "Ca H": 3969.6,
-    r"H$\delta$": 4102.9,
-    "G": 4305.6,
-    r"H$\beta$": 4862.7,
-    "[OIII]": 5008.2,
-    "Mg b": 5176.7,
-    "Na D": 5895.6,
-    r"H$\alpha$": 6564.6,
-    "[SII]": 6725.5,
+    r"H$\alpha$": (6564.6,),
+    "[O III]": (5008.2,),
+    "[O II]": (3728.5,),
+    "Ca K, H": (3934.8, 3969.6),
+    "Mg b": (5176.7,),
+    "Na D": (5895.6,),
+    r"H$\beta$": (4862.7,),
+    "G": (4305.6,),
+    r"H$\delta$": (4102.9,),
+    "[S II]": (6725.5,),
 }
 
 
@@ -44,23 +44,24 @@ def smooth(flux, ivar=None, sigma=4.0):
     return np.divide(weighted, total, out=np.full(flux.shape, np.nan), where=total > 1e-12)
 
 
-def mark_lines(axis, redshift=0.0, spacing=0.018, height=1.0):
-    """Dotted lines at the observed wavelengths of LINES within the axis and the grid, named above them.
+def mark_lines(axis, redshift=0.0, spacing=0.021, height=1.0):
+    """Dotted lines at the observed wavelengths of LINES within the axis and the grid, named above if there is room.
 
-    spacing : names closer than this share of the axis are moved apart; height : where the names stand, as a
-    share of the axis.
+    spacing : the share of the axis that a name needs for itself; height : where the names stand, as a share of
+    the axis.
     """
     low, high = axis.get_xlim()
-    previous = -1.0
-    for name, rest in sorted(LINES.items(), key=lambda item: item[1]):
-        observed = rest * (1 + redshift)
-        if not low < observed < min(high, WAVELENGTH[-1]):
-            continue
-        axis.axvline(observed, ymax=min(height, 1), color="0.6", lw=0.6, ls=":", zorder=0)
-        place = max((observed - low) / (high - low), previous + spacing)
-        style = {"rotation": 90, "size": SMALL, "color": "0.35", "ha": "center", "va": "bottom"}
-        axis.text(place, height + 0.01, name, transform=axis.transAxes, **style)
-        previous = place
+    named = []
+    for name, rest in LINES.items():
+        observed = np.array(rest) * (1 + redshift)
+        observed = observed[(low < observed) & (observed < min(high, WAVELENGTH[-1]))]
+        for one in observed:
+            axis.axvline(one, ymax=min(height, 1), color="0.6", lw=0.6, ls=":", zorder=0)
+        place = (np.mean(rest) * (1 + redshift) - low) / (high - low)
+        if len(observed) and all(abs(place - other) >= spacing for other in named):
+            style = {"rotation": 90, "size": SMALL, "color": "0.35", "ha": "center", "va": "bottom"}
+            axis.text(place, height + 0.01, name, transform=axis.transAxes, **style)
+            named.append(place)
 
 
 def draw_stack(axis, flux, redshift, similarity, colour):
@@ -69,14 +70,14 @@ def draw_stack(axis, flux, redshift, similarity, colour):
     flux = flux / np.nanpercentile(flux[:, 1000:], 98, axis=1, keepdims=True)
     for k in range(len(flux)):
         offset = n_nearest - k
-        trace = np.clip(flux[k], -0.25, 1.4) + offset
+        trace = np.clip(flux[k], -0.7, 1.4) + offset
         axis.plot(WAVELENGTH[::STEP], trace[::STEP], color=colour if k else "black", lw=0.6)
         said = f"{similarity[k - 1]:.3f}" if k else "query"
         axis.text(9980, offset + 0.6, f"{redshift[k]:.3f}", size=SMALL, va="center")
         axis.text(11080, offset + 0.6, said, size=SMALL, va="center")
     axis.text(9980, n_nearest + 1.4, "$z$", size=SMALL, va="center")
     axis.text(11080, n_nearest + 1.4, "cosine", size=SMALL, va="center")
-    axis.set(xlim=(3600, 12200), ylim=(-0.35, n_nearest + 3.8), yticks=[], xticks=[4000, 6000, 8000])
+    axis.set(xlim=(3600, 12200), ylim=(-0.75, n_nearest + 3.8), yticks=[], xticks=[4000, 6000, 8000])
     axis.spines["left"].set_visible(False)
     axis.spines["bottom"].set_bounds(WAVELENGTH[0], WAVELENGTH[-1])
 
@@ -102,7 +103,7 @@ def spectrum_retrieval(answers, spectra, images, redshift, ivar=None):
             rows = np.array([query, *nearest])
             flux = smooth(spectra(rows), None if ivar is None else ivar(rows), sigma=6)
             draw_stack(axis, flux, redshift[rows], close, colour)
-            mark_lines(axis, redshift[query], spacing=0.033, height=0.77)
+            mark_lines(axis, redshift[query], spacing=0.031, height=0.77)
             axis.set_title(title)
             inset = axis.inset_axes([0.84, 0.8, 0.16, 0.25])
             inset.imshow(thumbnails(images, rows[:1])[0])
@@ -113,7 +114,7 @@ def spectrum_retrieval(answers, spectra, images, redshift, ivar=None):
     return figure
 
 
-def draw_spectrum(axis, flux, ivar=None, redshift=None, truth=None, spacing=0.018):
+def draw_spectrum(axis, flux, ivar=None, redshift=None, truth=None, spacing=0.021):
     """One spectrum (7781,): pixels pale, smoothed black, and the noiseless truth where it is known."""
     smoothed = smooth(flux, ivar)
     axis.plot(WAVELENGTH[::2], flux[::2], color="0.82", lw=0.3, rasterized=True)
@@ -234,8 +235,9 @@ def cluster_spectra(labels, spectra, redshift, ivar=None, per_group=300, most=12
         axis.set(xlim=(3000, 7600), ylim=(0, np.clip(1.4 * median.max(), 1.8, 5)))
         name = "noise" if group == -1 else f"cluster {group}"
         text = f"{name}, n = {len(members):,}, median $z$ {np.median(redshift[members]):.2f}"
-        axis.text(0.99, 0.93, text, size=SMALL, ha="right", va="top", transform=axis.transAxes)
-        for rest_wavelength in LINES.values():
+        style = {"size": SMALL, "ha": "right", "va": "top", "bbox": {"fc": "white", "lw": 0, "pad": 1}}
+        axis.text(0.99, 0.97, text, transform=axis.transAxes, **style)
+        for rest_wavelength in np.concatenate(list(LINES.values())):
             axis.axvline(rest_wavelength, color="0.6", lw=0.6, ls=":", zorder=0)
     mark_lines(axes[0, 0])
     axes[-1, 0].set_xlabel("rest wavelength [Å]")
@@ -256,16 +258,20 @@ def real_galaxies(spectra, redshift, predicted, nearest, images, names, ivar=Non
     pictures = thumbnails(images, nearest)
     for row in range(n):
         axis = figure.add_subplot(grid[row, 0])
-        draw_spectrum(axis, spectra[row], None if ivar is None else ivar[row], predicted[row], spacing=0.036)
+        draw_spectrum(axis, spectra[row], None if ivar is None else ivar[row], predicted[row], spacing=0.038)
         catalogue = f"{redshift[row]:.4f}" if np.isfinite(redshift[row]) else "unknown"
-        text = f"{names[row]}: catalogue $z$ {catalogue}, predicted {predicted[row]:.4f}"
+        text = f"{names[row]}\ncatalogue $z$ {catalogue}, predicted {predicted[row]:.4f}"
         axis.tick_params(labelbottom=row == n - 1)
         axis.set_ylabel(r"$f_\lambda$")
         beside = figure.add_subplot(grid[row, 1])
         mosaic(beside, pictures[row : row + 1])
         beside.set_title(text, size=SMALL)
-    axis.set_xlabel(WAVELENGTH_LABEL + r"; $f_\lambda$ in 10$^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$")
-    figure.supxlabel("Beside each spectrum: the images nearest to it in the common space.", size=SMALL)
+    axis.set_xlabel(WAVELENGTH_LABEL)
+    figure.supxlabel(
+        r"$f_\lambda$ in 10$^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$. "
+        "Beside each spectrum: the images nearest to it in the common space.",
+        size=SMALL,
+    )
     below, residual = figure.add_subplot(grid[n, 0]), figure.add_subplot(grid[n, 1])
     limits = (0, 1.1 * np.nanmax([redshift, predicted]))
     below.plot(limits, limits, color="0.6", lw=0.8, ls="--")

@@ -20,11 +20,28 @@ def umap_2d(x, seed=0, n_neighbors=15, min_dist=0.1):
     return reducer.fit_transform(np.asarray(x, np.float32))
 
 
+def by_size(labels):
+    """Labels (N,) with the clusters numbered by falling size from 0, equal ones as they are met; noise stays -1."""
+    labels = np.asarray(labels)
+    found, first, counts = np.unique(labels, return_index=True, return_counts=True)
+    order = np.lexsort((first, -counts))
+    renumbered = np.full(len(labels), -1)
+    for number, name in enumerate(found[order][found[order] >= 0]):
+        renumbered[labels == name] = number
+    return renumbered
+
+
 def dbscan(xy, eps=0.20, min_samples=5):
-    """Density clusters of a map ``xy`` (N, 2): labels (N,), -1 for noise."""
+    """Density clusters of a map ``xy`` (N, 2): labels (N,), numbered by size, -1 for noise."""
     from sklearn.cluster import DBSCAN
 
-    return DBSCAN(eps=eps, min_samples=min_samples).fit_predict(xy)
+    return by_size(DBSCAN(eps=eps, min_samples=min_samples).fit_predict(xy))
+
+
+def small_islands(labels, largest_share=0.05):
+    """The clusters that hold at most ``largest_share`` of all galaxies: their labels, noise (-1) not among them."""
+    found, counts = np.unique(labels, return_counts=True)
+    return found[(found >= 0) & (counts <= largest_share * len(labels))]
 
 
 def kmeans_sweep(x, ks=range(2, 13), seed=0, silhouette_sample=5000):
@@ -32,8 +49,8 @@ def kmeans_sweep(x, ks=range(2, 13), seed=0, silhouette_sample=5000):
 
     x : (N, D), scaled to unit length first, so that Euclidean clusters are clusters in cosine. Silhouettes
     cost N^2: above ``silhouette_sample`` galaxies they are of one seeded random sample, the same for every k.
-    Returns dict: ks, silhouette, inertia (K,); chosen k (largest silhouette) and its labels (N,);
-    silhouette_n.
+    Returns dict: ks, silhouette, inertia (K,); chosen k (largest silhouette) and its labels (N,), numbered by
+    size; silhouette_n.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
@@ -48,7 +65,7 @@ def kmeans_sweep(x, ks=range(2, 13), seed=0, silhouette_sample=5000):
         "silhouette": silhouette,
         "inertia": np.array([fit.inertia_ for fit in fits]),
         "chosen_k": ks[best],
-        "labels": fits[best].labels_,
+        "labels": by_size(fits[best].labels_),
         "silhouette_n": len(sample),
     }
 
@@ -76,11 +93,11 @@ def cluster_purity(labels, truth):
 def islands(labels, artefact, largest_share=0.05):
     """Where the artefacts are among DBSCAN's small islands.
 
-    labels : (N,) from `dbscan`; artefact : (N,) bool. An island is a cluster of at most ``largest_share`` of
-    all galaxies. Each set is given as dict(n, purity: share of it that are artefacts, completeness: share of
-    all artefacts in it). Returns dict: ``islands``, a list with ``label`` by falling number of artefacts;
-    ``best``, the label of largest F1 (None where there is no artefact in an island); ``all_islands``,
-    ``noise`` and ``chance`` (everything: purity is the base rate).
+    labels : (N,) from `dbscan`; artefact : (N,) bool; islands are those of `small_islands`. Each set is given as
+    dict(n, purity: share of it that are artefacts, completeness: share of all artefacts in it). Returns dict:
+    ``islands``, a list with ``label`` by falling number of artefacts; ``best``, the label of largest F1 (None
+    where there is no artefact in an island); ``all_islands``, ``noise`` and ``chance`` (everything: purity is the
+    base rate).
     """
     labels, artefact = np.asarray(labels), np.asarray(artefact, bool)
 
@@ -88,8 +105,7 @@ def islands(labels, artefact, largest_share=0.05):
         n, hit, total = (int(np.count_nonzero(x)) for x in (members, members & artefact, artefact))
         return {"n": n, "purity": hit / max(n, 1), "completeness": hit / max(total, 1)}
 
-    found, counts = np.unique(labels[labels >= 0], return_counts=True)
-    small = found[counts <= largest_share * len(labels)]
+    small = small_islands(labels, largest_share)
     rows = [{"label": int(label)} | share(labels == label) for label in small]
     rows.sort(key=lambda row: (-row["completeness"], -row["purity"]))
 
