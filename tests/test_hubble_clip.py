@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from astroclip_nb.errors import InputError
-from astroclip_nb.hubble.clip import ClipTowers, read_checkpoint, rotate_sentences
+from astroclip_nb.hubble.clip import ClipTowers, rotate_sentences
+from astroclip_nb.hubble.clip_weights import read_checkpoint
 from astroclip_nb.hubble.training import Variant, embed_texts
 
 CONFIG = {
@@ -106,7 +107,7 @@ def test_bad_checkpoints_are_named(tiny, tmp_path):
         ClipTowers("nowhere.pt", architecture)
     with pytest.raises(InputError, match="'ViT-X' is unknown to open_clip"):
         ClipTowers(str(tiny[0] / "open_clip.pt"), "ViT-X")
-    with pytest.raises(InputError, match="nothing.json does not exist"):
+    with pytest.raises(InputError, match="nothing.json cannot be read as JSON"):
         ClipTowers(str(tiny[0] / "open_clip.pt"), "nothing.json")
     with pytest.raises(InputError, match="expected 00; fetch it again"):
         ClipTowers(str(tiny[0] / "open_clip.pt"), architecture, sha256="00")
@@ -122,8 +123,29 @@ def test_bad_checkpoints_are_named(tiny, tmp_path):
     state = torch.load(tiny[0] / "open_clip.pt", weights_only=True)
     del state["visual.proj"]
     torch.save(state, tmp_path / "lacks.pt")
-    with pytest.raises(InputError, match=r"1 weights missing \(e.g. \['visual.proj'\]\)"):
+    with pytest.raises(InputError, match=r"1 weights missing \(e.g. visual.proj\); choose"):
         ClipTowers(str(tmp_path / "lacks.pt"), architecture)
+
+
+@pytest.mark.parametrize("changed, why", [
+    ({"embed_dim": 32}, r"2 weights of another shape \(e.g. text.text_projection\); choose the one"),
+    ({"text_cfg": {**CONFIG["text_cfg"], "hf_tokenizer_name": "other"}}, "takes the tokens of other"),
+    ({"vision_cfg": None}, "lacks embed_dim, vision_cfg or text_cfg"),
+])  # fmt: skip
+def test_architectures_that_do_not_fit_are_named(tiny, tmp_path, changed, why):
+    config = {name: value for name, value in (CONFIG | changed).items() if value}
+    (tmp_path / "other.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=why):
+        ClipTowers(str(tiny[0] / "open_clip.pt"), str(tmp_path / "other.json"))
+
+
+def test_configurations_that_are_no_json_are_named(tiny, tmp_path):
+    (tmp_path / "open_clip.pt").write_bytes((tiny[0] / "open_clip.pt").read_bytes())
+    (tmp_path / "config.json").write_text("{cut")
+    with pytest.raises(InputError, match="config.json cannot be read as JSON"):
+        ClipTowers(str(tmp_path / "open_clip.pt"), str(tiny[0] / "arch" / "tiny-quickgelu.json"))
+    with pytest.raises(InputError, match="config.json cannot be read as JSON"):
+        ClipTowers(str(tiny[0] / "open_clip.pt"), str(tmp_path / "config.json"))
 
 
 def test_long_caption_is_told_and_cut(tiny):

@@ -183,9 +183,32 @@ def test_previews_with_faults_lose_nothing_else(tmp_path):
     observations = Observations(tmp_path / "o.h5")
     assert observations.problems == problems and observations.origin == "hst"
     assert observations.id.tolist() == [1, 2] and observations.images()[:, 16, 16].tolist() == [40, 80]
-    with pytest.raises(InputError, match="No image for any of 1 proposals"):
-        write_observations(tmp_path / "none.h5", _proposals(7), [], size=32, origin="hst")
+
+
+def test_no_image_left_says_why_and_writes_nothing(tmp_path):
+    with pytest.raises(InputError, match="holds no folder <proposal ID> for any of 1 proposals"):
+        from_previews(tmp_path / "none.h5", _proposals(7), tmp_path / "nowhere", progress=False)
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "a.jpg").write_bytes(b"\xff\xd8 not an image")
+    with pytest.raises(InputError, match="No image is left of 1 proposals.*a.jpg does not decode"):
+        from_previews(tmp_path / "none.h5", _proposals(7), tmp_path, progress=False)
     assert not (tmp_path / "none.h5").exists()
+
+
+def test_previews_of_every_usual_suffix_and_nothing_else(tmp_path):
+    (tmp_path / "7").mkdir()
+    for i, name in enumerate(("a.jpg", "b.JPG", "c.jpeg", "d.png")):
+        Image.fromarray(np.full((32, 32), 50 * i, np.uint8)).save(tmp_path / "7" / name)
+    (tmp_path / "7" / "manifest.json").write_text("{}")
+    assert from_previews(tmp_path / "o.h5", _proposals(7), tmp_path, size=32, progress=False) == []
+    assert Observations(tmp_path / "o.h5").images()[:, 16, 16].tolist() == [0, 50, 100, 150]
+
+
+def test_image_larger_than_pillow_opens_is_told(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((40, 100), np.uint8)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match="large.png does not decode as an image .*exceeds limit"):
+        square_preview(tmp_path / "large.png")
 
 
 def test_bad_files_are_named(tmp_path):

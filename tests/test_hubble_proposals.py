@@ -113,6 +113,14 @@ def test_summaries_of_a_model(tmp_path):
             read_summaries(path)
 
 
+def test_summaries_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="none.jsonl cannot be read"):
+        read_summaries(tmp_path / "none.jsonl")
+    (tmp_path / "other.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="other.jsonl cannot be read .* give a file of JSON lines in UTF-8"):
+        read_summaries(tmp_path / "other.jsonl")
+
+
 @pytest.mark.parametrize("items", [[], ["a"] * 6, ["a", " "], "a", [1]])
 def test_schema_and_check_agree(items):
     jsonschema = pytest.importorskip("jsonschema")

@@ -116,6 +116,11 @@ def test_training_learns_keeps_and_repeats(hubble):
     assert np.array_equal(embed_images(other, data.towers, data.observations, rows["train"][:20]), vectors)
 
 
+def test_unseen_kinds_that_do_not_exist_are_named(hubble):
+    with pytest.raises(InputError, match=r"no simulated kinds: \['globular cluster'\]; choose from .*'globular cl"):
+        HubbleRun(hubble[0], Settings(str(hubble[0].observations), unseen=("comets", "globular cluster")))
+
+
 def test_reopen_without_training(tmp_path):
     with pytest.raises(InputError, match="run notebook 10"):
         reopen(RunFolder(tmp_path))
@@ -199,9 +204,12 @@ def test_zero_shot_accuracies():
     assert found == {"top-1": 0.75, "top-5": 1.0, "commonest": 0.5, "choices": 3}
     hypotheses = evaluation.HYPOTHESES
     wanted = np.array([[float(k in h.kinds) for h in hypotheses] for k in kind])
-    *_, everything = evaluation.hypothesis_accuracy(wanted, np.eye(len(hypotheses)), kind)
+    category = np.array(["Solar System", "Galaxies", "Galaxies", "Solar System"])
+    galaxies, planets, everything = evaluation.hypothesis_accuracy(wanted, np.eye(len(hypotheses)), kind, category)
     assert everything["images"] == 4 and everything["top-1"] == 1.0
     assert everything["chance"] == pytest.approx(np.mean([np.mean(row) for row in wanted]))
+    assert (galaxies["category"], galaxies["images"], planets["images"]) == ("Galaxies", 2, 2)
+    assert galaxies["chance"] == pytest.approx(wanted[1].mean())
 
 
 def test_minilm_vectors_are_the_model_s(tmp_path):

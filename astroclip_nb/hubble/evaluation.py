@@ -126,7 +126,10 @@ def best_relevance(kind, queries, k=10):
 
 
 def order_by_query(query_vectors, image, proposal):
-    """Images from best to worst for each query, one of each proposal: (Q, number of proposals)."""
+    """Images from best to worst for each query, one of each proposal: (Q, number of proposals).
+
+    query_vectors : (Q, D); image : (n, D); proposal : (n,) labels.
+    """
     return one_per_proposal(top_k(query_vectors, image, len(image))[1], proposal)
 
 
@@ -151,7 +154,10 @@ def order_by_tfidf(queries, observations, proposal):
 
 
 def classify(image, class_vectors, names, k=5):
-    """The ``k`` best classes of each image: names (n, k)."""
+    """The ``k`` best classes of each image by cosine, best first: names (n, k) str.
+
+    image : (n, D); class_vectors : (C, D), of ``names`` (C of them).
+    """
     index = top_k(image, class_vectors, min(k, len(names)))[1]
     return np.asarray(names)[index]
 
@@ -159,7 +165,8 @@ def classify(image, class_vectors, names, k=5):
 def kind_accuracy(image, name_vectors, names, kind):
     """Share of images whose true kind is named first, or among five, by cosine with the names' vectors.
 
-    "commonest" is what a model gets that gives every image the name of the commonest kind.
+    image : (n, D); name_vectors : (C, D), of ``names`` (C of them); kind : (n,) str. "commonest" is
+    what a model gets that gives every image the name of the commonest kind.
     """
     best = classify(image, name_vectors, names)
     right = best == kind[:, None]
@@ -168,28 +175,26 @@ def kind_accuracy(image, name_vectors, names, kind):
     return {name: float(rate) for name, rate in rates.items()} | {"choices": len(names)}
 
 
-def hypothesis_accuracy(image, vectors, kind):
-    """Zero-shot accuracy over HYPOTHESES, by category of the true kind.
+def hypothesis_accuracy(image, vectors, kind, category):
+    """Zero-shot accuracy over HYPOTHESES, by category of the image's proposal.
 
-    vectors : (H, D), one per hypothesis. An image is right where the first (one of the first five) hypotheses
-    holds for its kind. Returns rows of dicts with category, images, top-1, top-5 and chance (top-1 of a
-    hypothesis drawn at random).
+    image : (n, D); vectors : (H, D), one per hypothesis; kind, category : (n,) str. An image is right where the
+    first (one of the first five) hypotheses holds for its kind. Returns rows of dicts with category, images,
+    top-1, top-5 and chance (top-1 of a hypothesis drawn at random); the last is of "all".
     """
     holds = {k: np.array([k in h.kinds for h in HYPOTHESES]) for k in np.unique(kind)}
     best = classify(image, vectors, np.arange(len(HYPOTHESES)))
     right = np.stack([holds[k][row] for k, row in zip(kind, best, strict=True)])
     chance = np.array([holds[k].mean() for k in kind])
-    category = np.array([next(h.category for h in HYPOTHESES if k in h.kinds) for k in kind])
     rows = []
-    for name in [*dict.fromkeys(h.category for h in HYPOTHESES), "all"]:
+    for name in [*sorted(set(category)), "all"]:
         some = (category == name) | (name == "all")
-        if some.any():
-            rates = {
-                "top-1": right[some, 0].mean(),
-                "top-5": right[some].any(1).mean(),
-                "chance": chance[some].mean(),
-            }
-            rows.append({"category": name, "images": int(some.sum()), **{k: float(v) for k, v in rates.items()}})
+        rates = {
+            "top-1": right[some, 0].mean(),
+            "top-5": right[some].any(1).mean(),
+            "chance": chance[some].mean(),
+        }
+        rows.append({"category": name, "images": int(some.sum()), **{k: float(v) for k, v in rates.items()}})
     return rows
 
 

@@ -24,6 +24,7 @@ from .proposals import Proposal
 
 FORMAT, VERSION = "astroclip-observations", 1
 WHITE = 255
+IMAGE_FILES = (".jpg", ".jpeg", ".png")
 
 
 def square_preview(path, size=512):
@@ -36,7 +37,7 @@ def square_preview(path, size=512):
     try:
         with Image.open(path) as image:
             image = image.convert("L")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} does not decode as an image ({error}); delete it and fetch it again.") from None
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
@@ -138,12 +139,14 @@ def write_observations(path, proposals, previews, *, size, origin, seed=-1, prob
             images.resize(len(images) + 1, axis=0)
             images[-1] = image
             with_images.append(number)
-        bare = [proposal.id for proposal in proposals if proposal.id not in set(with_images)]
+        found = set(with_images)
+        bare = [proposal.id for proposal in proposals if proposal.id not in found]
         problems = [*problems, *(f"Proposal {number} has no image and is left out." for number in bare)]
         if not with_images:
-            raise InputError(f"No image for any of {len(proposals)} proposals; fetch previews first (see mast.py).")
+            first = " ".join(problems[:1])
+            raise InputError(f"No image is left of {len(proposals)} proposals, and {path} is not written. {first}")
         file["proposal_id"] = np.array(with_images, np.int64)
-        kept = [proposal for proposal in proposals if proposal.id not in set(bare)]
+        kept = [proposal for proposal in proposals if proposal.id in found]
         _write_table(file.create_group("proposal"), kept)
         file.attrs.update(format=FORMAT, version=VERSION, origin=origin, seed=seed, problems=json.dumps(problems))
     return problems
@@ -161,15 +164,22 @@ def _write_table(group, proposals):
 
 
 def from_previews(path, proposals, folder, size=512, progress=True):
-    """Write an observations file from a folder of previews, ``<folder>/<proposal ID>/*.jpg`` (or png).
+    """Write an observations file from a folder of previews, ``<folder>/<proposal ID>/<name>.jpg`` (jpeg, png).
 
-    An image that does not decode and a proposal without images are left out; returns a sentence on each.
+    An image that does not decode and a proposal without images are left out; returns a sentence on each. Raises
+    InputError where no proposal has a folder.
     """
     folder, problems = Path(folder), []
+    if not any((folder / str(proposal.id)).is_dir() for proposal in proposals):
+        raise InputError(
+            f"{folder} holds no folder <proposal ID> for any of {len(proposals)} proposals; put previews there, "
+            "or fetch them with fetch=True in notebook 09."
+        )
 
     def previews():
         for proposal in tqdm(proposals, desc="previews", disable=not progress):
-            for file in sorted((folder / str(proposal.id)).glob("*.[jp][pn]g")):
+            files = sorted((folder / str(proposal.id)).glob("*"))
+            for file in [file for file in files if file.suffix.lower() in IMAGE_FILES]:
                 try:
                     yield proposal.id, square_preview(file, size)
                 except InputError as error:

@@ -73,7 +73,7 @@ def read_catalogue(path, allow_cut=False) -> list[Proposal]:
         if not allow_cut:
             raise InputError(
                 f"{path} ends in the middle of record {len(parsed)} (ID {parsed[-1].get('ID', '?')}); fetch it "
-                f"again, or pass allow_cut=True to use the {len(parsed) - 1} whole records before it."
+                f"again, or set allow_cut=True to use the {len(parsed) - 1} whole records before it."
             )
         parsed.pop()
     return _proposals(parsed, path)

@@ -37,6 +37,8 @@ class HubbleRun:
         self.folder, self.settings = run.weights / "hubble", settings
         self.observations = Observations(settings.observations)
         self.simulated = self.observations.origin == "simulated"
+        if self.simulated:
+            _check_kinds(settings.unseen)
         if settings.checkpoint:
             from .clip import ClipTowers
 
@@ -94,6 +96,15 @@ class HubbleRun:
     def untrained(self, variant):
         """The model before training: CLIP's own weights with a checkpoint, random ones without."""
         return self.towers.build(variant).to(pick_device()).eval()
+
+
+def _check_kinds(names):
+    """Raise InputError where one of the names is no simulated kind of object: nothing would be kept out for it."""
+    from .simulate.kinds import all_kinds
+
+    unknown = sorted(set(names) - set(all_kinds()))
+    if unknown:
+        raise InputError(f"unseen names no simulated kinds: {unknown}; choose from {sorted(all_kinds())}.")
 
 
 def reopen(run: RunFolder):

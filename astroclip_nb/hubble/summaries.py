@@ -68,10 +68,15 @@ def check_summary(summary, origin="summary"):
 def read_summaries(path):
     """Summaries by proposal ID from a file of JSON lines, each ``{"proposal_id": 123, <the two lists>}``.
 
-    Raises InputError naming the first line that is not JSON, lacks the ID or does not follow SCHEMA.
+    Raises InputError where the file cannot be read, and naming the first line that is not JSON, lacks the ID or
+    does not follow SCHEMA.
     """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); give a file of JSON lines in UTF-8.") from None
     found = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         origin = f"{path}, line {number}"
