@@ -40,7 +40,7 @@ def _declared(notebook, values):
     from .run import known_parameters
 
     path = NOTEBOOKS / f"{notebook}.ipynb"
-    names = known_parameters(path) - {"run"} if path.exists() else set(values)
+    names = set(known_parameters(path)) - {"run"} if path.exists() else set(values)
     return {name: value for name, value in values.items() if name in names}
 
 

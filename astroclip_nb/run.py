@@ -6,6 +6,9 @@ notebooks/profiles/default.yaml``. Here, a name that no notebook knows is an err
 """
 
 import argparse
+import contextlib
+import fcntl
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,22 +30,42 @@ def load_profile(name):
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise InputError(f"there is no profile {name!r}; choose one of {known}, or write {path}.")
-    return {"run": f"runs/{name}", **yaml.safe_load(path.read_text())}
+    try:
+        return {"run": f"runs/{name}", **(yaml.safe_load(path.read_text()) or {})}
+    except (yaml.YAMLError, TypeError):
+        raise InputError(f"{path} is not a list of parameters; write one 'name: value' in each line.") from None
 
 
 def known_parameters(notebook):
-    """Names that a notebook's parameters cell assigns."""
+    """What a notebook's parameters cell assigns, {name: type as annotated there}."""
     import papermill
 
-    return set(papermill.inspect_notebook(str(notebook)))
+    return {name: told["inferred_type_name"] for name, told in papermill.inspect_notebook(str(notebook)).items()}
 
 
 def parameters_for(values, notebooks):
-    """{number: parameters} for each notebook: those of ``values`` that it has. InputError for what none has."""
+    """{number: parameters} for each notebook: those of ``values`` that it has.
+
+    InputError for a name that none has, and for a value of another type than the notebook says.
+    """
     known = {number: known_parameters(path) for number, path in notebooks.items()}
     if unknown := sorted(set(values) - set().union(*known.values())):
         raise InputError(f"no notebook has a parameter {', '.join(unknown)}; see the parameters cells.")
-    return {number: {name: values[name] for name in values if name in names} for number, names in known.items()}
+    return {
+        number: {name: of_type(kind, name, values[name]) for name, kind in kinds.items() if name in values}
+        for number, kinds in known.items()
+    }
+
+
+def of_type(kind, name, value):
+    """``value`` of the parameter ``name`` as the type that a notebook says it is; "None" where it says nothing."""
+    if kind == "float" and type(value) in (int, str):
+        with contextlib.suppress(ValueError):
+            return float(value)  # YAML takes 1e-3, without a point, for text
+    if kind not in (type(value).__name__, "None"):
+        hint = {"list": ": [a, b]", "str": ", in quotes where YAML takes it for something else"}.get(kind, "")
+        raise InputError(f"parameter {name} is {value!r}, expected {kind}{hint}.")
+    return value
 
 
 def execute(notebook, run, parameters, progress=True):
@@ -83,16 +106,41 @@ def run_notebooks(profile, *, start=None, end=None, only=None, overrides=None, r
     for number in filter(None, (start, end, only)):
         if number not in notebooks:
             raise InputError(f"there is no notebook {number}; there are {', '.join(notebooks)}.")
+    chosen = [only] if only else [n for n in notebooks if (start or n) <= n <= (end or n)]
+    if not chosen:
+        raise InputError(f"there is no notebook from {start} to {end}; exchange the two.")
     values = {**load_profile(profile), **(overrides or {})}
     parameters = parameters_for(values, notebooks)
-    run = RunFolder(Path(run).resolve() if run else Path(values["run"]))
-    chosen = [only] if only else [n for n in notebooks if (start or n) <= n <= (end or n)]
-    for number in chosen:
-        begun = time.monotonic()
-        tell(f"{notebooks[number].stem} ...")
-        execute(notebooks[number], run, parameters[number], progress)
-        tell(f"{notebooks[number].stem}: done in {time.monotonic() - begun:.0f} s")
+    try:
+        run = RunFolder(Path(run).resolve() if run else Path(values["run"]))
+    except OSError as error:
+        raise InputError(f"the run folder cannot be made ({error}); give another with --run.") from None
+    with alone_in(run):
+        for number in chosen:
+            begun = time.monotonic()
+            tell(f"{notebooks[number].stem} ...")
+            execute(notebooks[number], run, parameters[number], progress)
+            tell(f"{notebooks[number].stem}: done in {time.monotonic() - begun:.0f} s")
     return run
+
+
+@contextlib.contextmanager
+def alone_in(run):
+    """Keep a second runner out of the run folder, where the two would mix their files (InputError)."""
+    folder = os.open(run.path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise InputError(
+            f"another run is at work in {run.path}; wait for it to end, or give another folder with --run."
+        ) from None
+    except OSError:
+        pass  # a network file system without locks for folders
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 def parse_override(text):
@@ -102,7 +150,10 @@ def parse_override(text):
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"-p {text}: expected name=value.")
-    return name, yaml.safe_load(value)
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"-p {text}: the value cannot be read as YAML; put it in quotes.") from None
 
 
 def main(arguments=None):
@@ -130,8 +181,11 @@ def main(arguments=None):
             from .report import write_report
 
             print(f"The report is {write_report(run)}")
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command with --from goes on from that notebook.", file=sys.stderr)
         return 1
     return 0
 

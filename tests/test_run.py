@@ -57,12 +57,51 @@ def test_unknown_parameter_is_an_error(tmp_path, capsys):
     [
         (["--profile", "smok"], "no profile 'smok'; choose one of"),
         (["--profile", "smoke", "--only", "99"], "no notebook 99"),
+        (["--profile", "smoke", "--from", "05", "--to", "02"], "no notebook from 05 to 02; exchange the two"),
         (["--profile", "smoke", "-p", "x"], "expected name=value"),
+        (["--profile", "smoke", "-p", "x=[1, 2"], "the value cannot be read as YAML"),
+        (["--profile", "smoke", "-p", "n_galaxies=many"], "n_galaxies is 'many', expected int"),
+        (["--profile", "smoke", "-p", "n_galaxies=true"], "n_galaxies is True, expected int"),
+        (["--profile", "smoke", "-p", "spectra=coadd.fits"], "spectra is 'coadd.fits', expected list: [a, b]"),
+        (["--profile", "smoke", "-p", "provabgs="], "provabgs is None, expected str, in quotes"),
+        (["--profile", "smoke", "-p", "learning_rate=fast"], "learning_rate is 'fast', expected float"),
     ],
 )
 def test_bad_command_lines_are_told_in_a_sentence(tmp_path, capsys, arguments, told):
     assert runner.main([*arguments, "--run", str(tmp_path)]) == 1
     assert told in capsys.readouterr().err
+
+
+def test_numbers_without_a_point_are_numbers():
+    """YAML 1.1 takes 1e-3 for text."""
+    values = {"learning_rate": runner.parse_override("learning_rate=1e-3")[1], "logit_scale": 1}
+    chosen = runner.parameters_for(values, runner.ordered_notebooks())["04"]
+    assert chosen == {"learning_rate": 0.001, "logit_scale": 1.0} and type(chosen["logit_scale"]) is float
+
+
+def test_a_profile_that_is_none_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "PROFILES", tmp_path)
+    for text in ("a: [1", "just text", "- a\n- b"):
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(InputError, match="mine.yaml is not a list of parameters"):
+            runner.load_profile("mine")
+    (tmp_path / "mine.yaml").write_text("")
+    assert runner.load_profile("mine") == {"run": "runs/mine"}
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert runner.main(["--profile", "smoke", "--run", str(tmp_path / "file" / "run")]) == 1
+    assert "the run folder cannot be made" in capsys.readouterr().err
+
+
+def test_two_runs_in_one_folder_are_kept_apart(tmp_path, capsys):
+    with runner.alone_in(RunFolder(tmp_path)):
+        assert runner.main(["--profile", "smoke", "--run", str(tmp_path)]) == 1
+    assert f"another run is at work in {tmp_path}" in capsys.readouterr().err
+    with runner.alone_in(RunFolder(tmp_path)):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_overrides_are_read_as_yaml():
@@ -85,7 +124,7 @@ def test_parameters_reach_the_notebook(tmp_path):
     run = RunFolder(tmp_path / "run")
     runner.execute(source, run, {"x": 41}, progress=False)
     assert (run.path / "answer").read_text() == "42"
-    assert runner.known_parameters(source) == {"x", "run"}
+    assert runner.known_parameters(source) == {"x": "int", "run": "str"}
 
 
 def test_a_relative_run_folder_does_not_depend_on_where_one_stands(tmp_path, monkeypatch):
