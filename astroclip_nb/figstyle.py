@@ -21,6 +21,7 @@ TYPE_COLOURS = {
     "starburst": "#56B4E9",
     "poststarburst": "#CC79A7",
 }
+TYPE_NAMES = {"green_valley": "green valley", "starforming": "star-forming", "poststarburst": "post-starburst"}
 
 # One for each of up to twelve clusters, and grey for what is in none: any two at least 15 apart in CIELAB to
 # trichromats, protanopes, deuteranopes and tritanopes, and each dark enough for a line on white.

@@ -29,7 +29,9 @@ def output_shapes(network, example, kinds):
 
 
 def test_framework_with_and_without_an_example(galaxies):
-    assert_readable(diagrams.framework())
+    figure = diagrams.framework(finetune=True)
+    assert_readable(figure)
+    assert "(tuned too)" in said(figure) and "(frozen)" not in said(figure)
     cosines = np.linspace(-1, 1, 16).reshape(4, 4)
     spectrum = galaxies["spectrum"][0].copy()
     spectrum[:50] = np.nan
@@ -37,6 +39,7 @@ def test_framework_with_and_without_an_example(galaxies):
     assert_readable(figure)
     shown = [image.get_array() for axis in figure.findobj(matplotlib.axes.Axes) for image in axis.images]
     assert any(np.array_equal(array, cosines) for array in shown)
+    assert "(frozen)" in said(figure) and "cosine" in said(figure)
 
 
 def test_resnet_writes_the_true_shapes(galaxies):

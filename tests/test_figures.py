@@ -48,9 +48,10 @@ def test_data_overview_stacks_types_and_survives_missing_columns(galaxies):
     catalogue = {**galaxies, "galaxy_type": kind, "mag_r": mag, "mag_g": mag + 0.8}
     figure = figures.data_overview(catalogue)
     assert_readable(figure)
-    assert "quiescent (33%)" in said(figure) and "starforming (67%)" in said(figure)
+    assert "quiescent (33%)" in said(figure) and "star-forming (67%)" in said(figure)
     labels = {axis.get_xlabel() for axis in figure.axes} | {figure.axes[3].get_ylabel()}
     assert {"redshift", "$r$ [AB mag]", "$g - r$ [mag]"} <= labels
+    assert [len(dots.get_offsets()) for dots in figure.axes[3].collections] == [40, 20], "the rare on top"
     assert_readable(figures.data_overview({"redshift": galaxies["redshift"]}))
 
 
@@ -77,6 +78,17 @@ def test_predictions_writes_the_recorded_scores_and_drops_unknown_values():
     assert first.get_xlim() == first.get_ylim() and first.get_ylabel() == "predicted redshift"
     assert figure.axes[4].get_xlabel() == r"catalogue $\log_{10}(M_\star / M_\odot)$"
     np.testing.assert_array_equal(figure.axes[5].lines[0].get_ydata(), table[5].predicted)
+
+
+def test_density_contours_hold_the_shares_they_are_said_to():
+    import matplotlib.pyplot as plt
+
+    x, y = np.random.default_rng(5).multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 2000).T
+    _, axis = plt.subplots()
+    figures.density(axis, x, y)
+    (contours,) = (found for found in axis.collections if isinstance(found, matplotlib.contour.ContourSet))
+    held = [path.contains_points(np.column_stack([x, y])).mean() for path in contours.get_paths()]
+    np.testing.assert_allclose(held, figures.CONTAINED, atol=0.04)
 
 
 def test_predictions_of_a_handful_of_galaxies_needs_no_density():

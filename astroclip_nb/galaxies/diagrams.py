@@ -46,19 +46,21 @@ def arrow(axis, start, end, colour="0.25", style="-|>", curve=0.0, dashed=False)
     )
 
 
-def framework(image=None, spectrum=None, cosines=None):
-    """AstroCLIP: two frozen encoders, two small heads, one space, InfoNCE (Figure 1).
+def framework(image=None, spectrum=None, cosines=None, finetune=False):
+    """AstroCLIP: two encoders, two small heads, one space, InfoNCE (Figure 1).
 
     image : (3, S, S) nanomaggies/pixel and spectrum : (7781,) of one galaxy, as examples; cosines : (B, B) of a
-    small batch, images along rows; without it a made-up one shows the principle.
+    small batch, images along rows; without it a made-up one shows the principle. finetune : whether the encoders
+    are tuned too; otherwise they are frozen.
     """
+    fate, colour_of_fate = ("tuned too", TRAINED) if finetune else ("frozen", FROZEN)
     figure, axis = canvas(3.1, (100, 45))
     for y, name, encoder in (
         (33, "image", "image encoder\nResNet, MoCo v2"),
         (12, "spectrum", "spectrum encoder\nSpender"),
     ):
         colour = COLOURS[name]
-        box(axis, 30, y, 18, 10, f"{encoder}\n(frozen)", FROZEN, colour)
+        box(axis, 30, y, 18, 10, f"{encoder}\n({fate})", colour_of_fate, colour)
         box(axis, 48, y, 10, 8, "head\n(MLP)", TRAINED, colour)
         arrow(axis, (17.5, y), (21, y), colour)
         arrow(axis, (39, y), (43, y), colour)
@@ -68,8 +70,8 @@ def framework(image=None, spectrum=None, cosines=None):
     draw_example(axis.inset_axes([1, 6.5, 16, 11], transform=axis.transData), spectrum)
     axis.text(9, 42.3, "image (g, r, z)", size=8, ha="center")
     axis.text(9, 18.8, "spectrum", size=8, ha="center")
-    matrix(axis.inset_axes([67.5, 9.5, 26, 26], transform=axis.transData), cosines)
-    axis.text(80.5, 40.5, "InfoNCE: raise the diagonal,\nlower the rest", size=8, ha="center", va="center")
+    matrix(axis.inset_axes([67.5, 10.5, 26, 26], transform=axis.transData), cosines)
+    axis.text(80.5, 41.5, "InfoNCE: raise the diagonal,\nlower the rest", size=8, ha="center", va="center")
     for x, colour, text in ((24, FROZEN, "frozen"), (36, TRAINED, "trained")):
         box(axis, x, 2, 3, 2.4, "", colour)
         axis.text(x + 2.4, 2, text, size=8, va="center")
@@ -105,10 +107,13 @@ def matrix(axis, cosines):
         rng = np.random.default_rng(4)
         cosines = np.clip(rng.normal(0.1, 0.2, (6, 6)) + 0.75 * np.eye(6), -1, 1)
     n = len(cosines)
-    axis.imshow(cosines, cmap="cividis", vmin=-0.5, vmax=1, origin="upper")
+    shades = axis.imshow(cosines, cmap="cividis", vmin=-0.5, vmax=1, origin="upper")
     for k in range(n):
         axis.add_patch(plt.Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, ec="white", lw=1.2))
     axis.set(xticks=[], yticks=[])
+    bar = axis.figure.colorbar(shades, cax=axis.inset_axes([0, -0.25, 1, 0.05]), orientation="horizontal")
+    bar.ax.tick_params(labelsize=SMALL, length=2, pad=1)
+    bar.ax.text(-0.03, 0.5, "cosine", size=SMALL, ha="right", va="center", transform=bar.ax.transAxes)
     axis.set_xlabel("spectra of the batch", size=8, color=COLOURS["spectrum"], labelpad=2)
     axis.yaxis.set_label_position("right")
     axis.set_ylabel("images of the batch", size=8, color=COLOURS["image"], labelpad=3)
@@ -134,7 +139,7 @@ def resnet(views=None, queue=None):
         x = 19.5 + 14.8 * k
         box(axis, x, 50, 11.6, 10, text, FROZEN)
         axis.text(x, 42.6, shape, size=SMALL, ha="center", va="center")
-        arrow(axis, (x - 8.8 if k else 10.8, 50), (x - 5.8, 50))
+        arrow(axis, (x - 8.8 if k else 11.4, 50), (x - 5.8, 50))
     axis.text(0, 38, "b  MoCo v2: two views of one galaxy agree, others in the queue do not", size=9, va="center")
     for k, (y, kind) in enumerate(((28, "encoder"), (9, "momentum encoder"))):
         colour = FROZEN if k else TRAINED
@@ -171,7 +176,7 @@ def spender():
     )
     colour = COLOURS["spectrum"]
     draw_example(axis.inset_axes([0.5, 21, 13, 9], transform=axis.transData), None)
-    axis.text(7, 18.6, "spectrum, 7781", size=SMALL, ha="center", va="center")
+    axis.text(7, 18.6, "spectrum, 7781 px", size=SMALL, ha="center", va="center")
     for k, (text, shape, pool) in enumerate(layers):
         x = 22.5 + 14 * k
         box(axis, x, 25.5, 10, 11, text, FROZEN, colour)

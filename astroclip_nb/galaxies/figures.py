@@ -6,10 +6,13 @@ Galleries of images are in `galleries`, spectra in `spectrum_figures`, scores of
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import MaxNLocator
 
-from ..figstyle import COLOURS, PAGE_WIDTH, SMALL, TYPE_COLOURS, label
+from ..figstyle import COLOURS, PAGE_WIDTH, SMALL, TYPE_COLOURS, TYPE_NAMES, label
 from .structure import small_islands
 
+CONTAINED = (0.95, 0.68, 0.32)  # shares of the galaxies within the density contours, outermost first
+ORIGINS = {"image": "from the image", "spectrum": "from the spectrum", "cross-modal": "across: image to spectra"}
 MOST_RINGS = 8  # around small islands of a map; more would be clutter
 
 
@@ -37,13 +40,13 @@ def data_overview(catalogue):
     axis = axes[1, 1]
     if {"mag_g", "mag_r"} <= set(catalogue):
         colour_index = catalogue["mag_g"] - catalogue["mag_r"]
-        for name, colour in colours.items():
-            rows = kind == name
+        for name in sorted(colours, key=lambda name: -np.sum(kind == name)):  # the rare on top
+            rows, colour = kind == name, colours[name]
             style = {"s": np.clip(2e4 / n, 1, 6), "lw": 0, "alpha": 0.6, "rasterized": True}
             axis.scatter(catalogue["redshift"][rows], colour_index[rows], color=colour, **style)
         axis.set_ylim(np.nanpercentile(colour_index, [0.3, 99.7]) + [-0.15, 0.15])
     axis.set(xlabel="redshift", ylabel="$g - r$ [mag]")
-    names = [f"{name.replace('_', ' ')} ({np.mean(kind == name):.0%})" for name in colours]
+    names = [f"{TYPE_NAMES.get(name, name)} ({np.mean(kind == name):.0%})" for name in colours]
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), columnspacing=1.0)
     return figure
@@ -58,13 +61,12 @@ def density(axis, x, y, seed=0):
     seaborn.histplot(x=x, y=y, bins=bins, pthresh=0.1, cmap="mako_r", ax=axis, rasterized=True)
     some = np.random.default_rng(seed).permutation(len(x))[:2000]
     if len(x) > 20 and np.std(x[some]) > 0 and np.std(y[some]) > 0:
-        seaborn.kdeplot(
-            x=x[some], y=y[some], levels=4, gridsize=70, color=COLOURS["spectrum"], linewidths=0.7, ax=axis
-        )
+        style = {"color": COLOURS["spectrum"], "linewidths": 0.7, "gridsize": 70, "ax": axis}
+        seaborn.kdeplot(x=x[some], y=y[some], levels=[1 - share for share in CONTAINED], **style)
 
 
 def predictions(table):
-    """Predicted against true, one row per quantity and one column per embedding (Figure 8).
+    """Predicted against the catalogue's, one row per quantity and one column per embedding (Figure 8).
 
     table : list of `properties.Prediction`, as `properties.zero_shot` returns; the scores written into the
     panels are its own.
@@ -95,10 +97,12 @@ def predictions(table):
         axis.text(0.04, 0.97, text, size=8, va="top", transform=axis.transAxes)
         axis.set(xlim=limits[row.quantity], ylim=limits[row.quantity], aspect="equal")
         axis.set(xlabel=f"catalogue {label(row.quantity)}", ylabel="")
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     for axis, quantity in zip(axes[:, 0], quantities, strict=True):
         axis.set_ylabel(f"predicted {label(quantity)}")
     for axis, embedding in zip(axes[0], embeddings, strict=True):
-        axis.set_title(f"from {embedding}")
+        axis.set_title(ORIGINS.get(embedding, f"from {embedding}"))
     return figure
 
 
@@ -151,7 +155,7 @@ def umap_panels(points, columns, title=None, labels=None):
         if values.dtype.kind in "UO":
             for k, group in enumerate(np.unique(values)):
                 colour = TYPE_COLOURS.get(group, f"C{k}")
-                axis.scatter(*points[values == group].T, color=colour, label=group.replace("_", " "), **style)
+                axis.scatter(*points[values == group].T, color=colour, label=TYPE_NAMES.get(group, group), **style)
             axis.legend(markerscale=3, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.08))
             continue
         known = np.isfinite(values.astype(float))

@@ -190,6 +190,8 @@ def information_bound(negatives, bounds):
         )
     axis.plot(negatives, np.log(negatives), "--", color="0.5", lw=1.1, label="ceiling, log n")
     axis.set(xscale="log", xlabel="candidates n", ylabel="mutual information at least [nats]")
+    axis.set_xticks(negatives, [f"{n:,}" for n in negatives])
+    axis.minorticks_off()
     axis.set_ylim(bottom=0)
     axis.legend()
     return figure
