@@ -151,6 +151,7 @@ class SmallTowers:
     """
 
     base = "untrained"
+    learning_rate = 2e-3
     resolution, crop = 128, 112  # pixels of a whole preview, and of the crop the tower sees
     identity = "small"
 
