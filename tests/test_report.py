@@ -9,6 +9,7 @@ import pytest
 from astroclip_nb import report, tables
 from astroclip_nb.embeddings import Embeddings, load_embeddings
 from astroclip_nb.errors import InputError
+from astroclip_nb.hubble import tables as hubble_tables
 from astroclip_nb.paths import RunFolder, replacing
 
 
@@ -66,6 +67,27 @@ def test_table_one_prints_published_and_own_numbers():
         len(rows) == 5
         and "| redshift | image | 0.71 | 0.65 | **0.70 ± 0.01** | +0.000 | 0.020 | 10.0% |" == rows[2]
     )
+
+
+@pytest.mark.parametrize("baseline", ["untrained", "base"])
+def test_a_head_on_an_untrained_tower_never_stands_beside_the_published_one(baseline):
+    ours = {"image": {"top-1": 0.01, "10 %": 0.45}}
+    metrics = {
+        "origin": "simulated",
+        "baseline": baseline,
+        "scores": {"test": {"softmax": ours, "head": ours}},
+        "published": {"softmax": {"10 %": 0.68}, "head": {"10 %": 0.48}, "base": {"10 %": 0.12}},
+    }
+    header, _, *lines = hubble_tables.retrieval_table(metrics).splitlines()
+    rows = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
+    place = [cell.strip() for cell in header.strip("|").split("|")].index("published (CLIP), 10 %")
+    assert rows["softmax"][4] == "0.450" and rows["softmax"][place] == "0.680"
+    assert rows["CLIP before training, published only"][1:place] == [""] * (place - 1)
+    if baseline == "untrained":
+        assert rows[hubble_tables.UNTRAINED_HEAD][4] == "0.450" and rows[hubble_tables.UNTRAINED_HEAD][place] == ""
+        assert rows["head on frozen CLIP, published only"][place] == "0.480"
+    else:
+        assert rows["head"][4] == "0.450" and rows["head"][place] == "0.480" and len(rows) == 3
 
 
 def some_embeddings(n=5):

@@ -5,6 +5,13 @@ from .evaluation import PERCENTS
 
 COLUMNS = ("top-1", *(f"{percent} %" for percent in PERCENTS))
 PUBLISHED_COLUMNS = ("top-1", "5 %", "10 %", "20 %", "50 %")
+UNTRAINED_HEAD = "head on a frozen, untrained image tower"
+PUBLISHED_ONLY = {
+    "base": "CLIP before training",
+    "head": "head on frozen CLIP",
+    "abstracts": "CLIP trained on abstracts",
+    "scratch": "CLIP from scratch",
+}
 PARTS = {"test": "held-out proposals", "unseen": "unseen kinds of object"}
 
 
@@ -17,16 +24,27 @@ def retrieval_table(metrics, part="test", level="image"):
     """Share of images whose own caption is among the best, by variant and baseline.
 
     metrics : of notebook 10; part : "test" or "unseen"; level : "image" or "proposal". Published numbers are beside
-    the test images, for which alone they exist.
+    the test images, for which alone they exist; those without a counterpart in this run have rows of their own.
     """
-    published = metrics["published"] if (part, level) == ("test", "image") else {}
+    published = dict(metrics["published"]) if (part, level) == ("test", "image") else {}
+    published_columns = PUBLISHED_COLUMNS if published else ()
     header = [f"{PARTS[part]}, per {level} ({metrics['origin']})", *COLUMNS]
-    header += [f"published {column}" for column in PUBLISHED_COLUMNS] if published else []
+    header += [f"published (CLIP), {column}" for column in published_columns]
+
+    def row(title, ours, theirs):
+        return [
+            title,
+            *(_number(ours, name) for name in COLUMNS),
+            *(_number(theirs, name) for name in published_columns),
+        ]
+
     rows = []
     for name, levels in metrics["scores"][part].items():
         if level in levels:
-            theirs = [_number(published.get(name, {}), column) for column in PUBLISHED_COLUMNS if published]
-            rows.append([name, *(_number(levels[level], column) for column in COLUMNS), *theirs])
+            untrained = name == "head" and metrics["baseline"] == "untrained"  # the published head is CLIP's
+            theirs = {} if untrained else published.pop(name, {})
+            rows.append(row(UNTRAINED_HEAD if untrained else name, levels[level], theirs))
+    rows += [row(f"{PUBLISHED_ONLY.get(name, name)}, published only", {}, of) for name, of in published.items()]
     return markdown_table(header, rows)
 
 
