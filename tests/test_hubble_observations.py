@@ -171,6 +171,12 @@ def test_square_preview(tmp_path):
         square_preview(tmp_path / "bad.jpg")
 
 
+def test_image_of_more_than_8_bits_is_refused(tmp_path):
+    Image.fromarray(np.linspace(0, 60000, 64).astype(np.uint16).reshape(8, 8)).save(tmp_path / "deep.png")
+    with pytest.raises(InputError, match=r"deep.png holds more than 8 bits a pixel \(I;16\)"):
+        square_preview(tmp_path / "deep.png")
+
+
 def test_previews_with_faults_lose_nothing_else(tmp_path):
     for number in (1, 2):
         (tmp_path / str(number)).mkdir()
@@ -221,4 +227,8 @@ def test_bad_files_are_named(tmp_path):
     with h5py.File(tmp_path / "o.h5", "r+") as file:
         file["proposal_id"][:] = 2
     with pytest.raises(InputError, match="needs the ID of exactly one"):
+        Observations(tmp_path / "o.h5")
+    with h5py.File(tmp_path / "o.h5", "r+") as file:
+        file.attrs["version"] = 2
+    with pytest.raises(InputError, match="is astroclip-observations 2, expected astroclip-observations 1; make"):
         Observations(tmp_path / "o.h5")

@@ -30,15 +30,17 @@ IMAGE_FILES = (".jpg", ".jpeg", ".png")
 def square_preview(path, size=512):
     """A preview image as a square, (size, size) uint8: longest side to ``size`` (Lanczos), padded with white.
 
-    Raises InputError where the file does not decode.
+    Raises InputError where the file does not decode, or holds more than 8 bits a pixel.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            image = image.convert("L")
+            mode, image = image.mode, image.convert("L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} does not decode as an image ({error}); delete it and fetch it again.") from None
+    if mode.startswith(("I", "F")):  # Pillow would cut them off at 255: all white
+        raise InputError(f"{path} holds more than 8 bits a pixel ({mode}); scale it to 8 bits and save it again.")
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     square = Image.new("L", (size, size), WHITE)
@@ -60,6 +62,9 @@ class Observations:
             raise InputError(f"{path} does not exist; make it with notebook 09 (Hubble data).")
         try:
             with h5py.File(path) as file:
+                form = f"{file.attrs.get('format')} {file.attrs.get('version')}"
+                if form != f"{FORMAT} {VERSION}":
+                    raise InputError(f"{path} is {form}, expected {FORMAT} {VERSION}; make it with notebook 09.")
                 self._read(file)
         except (OSError, KeyError) as error:
             raise InputError(f"{path} is not an observations file ({error}); make it with notebook 09.") from None
