@@ -27,7 +27,7 @@ RESNET50_FLOP, RESNET50_TRAFFIC = 1.50e9, 9e6  # 96 x 96 pixels; bytes of activa
 SPENDER_FLOP, SPENDER_TRAFFIC = 1.91e9, 9e6  # 7781 bins
 HEADS_FLOP, HEADS_WEIGHTS = 19.4e6, 4 * 4.6e6  # forward and backward of a pair; bytes of gradients
 RESNET50_WEIGHTS, SPENDER_WEIGHTS = 4 * 28e6, 4 * 3.6e6  # with MoCo's head, with the decoder; bytes of gradients
-IMAGE_VIEWS, SPECTRUM_VIEWS = 4, 2  # random ones, beside view 0, that ``cache_features`` makes by default
+IMAGE_VIEWS, SPECTRUM_VIEWS = 4, 4  # random ones, beside view 0, that ``cache_features`` makes by default
 
 
 def gpu_seconds(flop, traffic=0.0):

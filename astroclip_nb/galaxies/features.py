@@ -63,7 +63,7 @@ def encode(encoder, views, precision="fp32"):
 
 
 def cache_features(
-    pairs, image_encoder, spectrum_encoder, path, *, n_image_views=4, n_spectrum_views=2, blur=False, seed=0,
+    pairs, image_encoder, spectrum_encoder, path, *, n_image_views=4, n_spectrum_views=4, blur=False, seed=0,
     precision="fp32", progress=True,
 ):  # fmt: skip
     """Encode every galaxy of ``pairs`` and return its Features; kept in ``path`` and reused while nothing changed.
