@@ -119,18 +119,18 @@ def image_grid(images, rows, captions, highlight=None, columns=8, title=None):
 def outliers(images, loneliness, artefact, percent=1.0, most=40, columns=10):
     """The loneliest ``percent`` of the galaxies, the first ``most`` of them; artefacts are named and framed.
 
-    loneliness : (N,) from `structure.outliers`; artefact : (N,) bytes or str, empty for a clean image. The title
-    counts all of the ``percent``, as `structure.outlier_recall` does.
+    loneliness : (N,) from `structure.outliers`; artefact : (N,) bytes or str, empty for a clean image, or None if
+    nobody knows. The title counts all of the ``percent``, as `structure.outlier_recall` does.
     """
-    artefact = np.asarray(artefact).astype(str)
+    known = artefact is not None
+    artefact = np.asarray(artefact).astype(str) if known else np.full(len(loneliness), "")
     counted = outlier_recall(loneliness, artefact != "", percent)
     shown = np.argsort(-loneliness, kind="stable")[: min(counted["n"], most)]
-    title = (
-        f"Of the {counted['n']:,} loneliest galaxies ({percent:g} %) {counted['found']:,} have an artefact "
-        f"(framed); of all {len(artefact):,}, {counted['total']:,} do"
-    )
+    title = f"The {counted['n']:,} loneliest galaxies of {len(artefact):,}"
+    if known:
+        title += f": {counted['found']:,} have an artefact (framed), of all {counted['total']:,} do"
     if len(shown) < counted["n"]:
-        title += f". The first {len(shown)}:"
+        title += f"; the first {len(shown)}"
     return image_grid(images, shown, artefact[shown], artefact[shown] != "", columns, title)
 
 
