@@ -8,6 +8,7 @@ notebooks/profiles/default.yaml``. Here, a name that no notebook knows is an err
 import argparse
 import contextlib
 import fcntl
+import logging
 import os
 import sys
 import time
@@ -185,6 +186,7 @@ def main(arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would tell of the cell that was cut off, in 200 lines
         print("error: interrupted; the same command with --from goes on from that notebook.", file=sys.stderr)
         return 1
     return 0
