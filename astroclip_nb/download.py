@@ -5,7 +5,9 @@ otherwise the one seen first, which is kept in ``hashes.json`` beside the files.
 """
 
 import argparse
+import fcntl
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +71,8 @@ def fetch(name, folder=None, progress=True):
     """Download what is published under ``name`` into ``folder`` (the data folder); files at hand are checked.
 
     Returns {path: SHA-256}. Raises InputError for an unknown name, a source that does not answer, a download
-    that breaks off (the same call goes on with it) and a file whose hash is not the expected one.
+    that breaks off (the same call goes on with it) or that another process is at, a folder that cannot be written
+    and a file whose hash is not the expected one.
     """
     if name not in PUBLISHED:
         raise InputError(f"{name!r} is not published here, expected one of {', '.join(PUBLISHED)}.")
@@ -77,6 +80,10 @@ def fetch(name, folder=None, progress=True):
     if not published.files:
         raise InputError(f"{name} cannot be downloaded: {published.hint}.")
     folder = data_folder() if folder is None else Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder cannot be made ({error}); give another one.") from None
     return dict(_fetch_file(published, file, folder, progress) for file in published.files)
 
 
@@ -85,23 +92,28 @@ def _fetch_file(published, file, folder, progress):
     import requests
 
     kept = folder / "hashes.json"
-    hashes = json.loads(kept.read_text()) if kept.exists() else {}
+    hashes = _read_hashes(kept)
     url, part = published.files[file], folder / f"{file}.part"
 
     def download(url, output, _):
-        _download(url, part, progress)
-        part.replace(output)
+        _download(url, part, output, progress)
 
     try:
         path = Path(pooch.retrieve(url, hashes.get(file), file, folder, downloader=download))
+    except InputError:  # which is a ValueError too
+        raise
     except requests.HTTPError as error:
         reason = f"{error.response.status_code} {error.response.reason}"
         raise InputError(f"{url} answers {reason}; {published.hint}.") from None
-    except (requests.RequestException, OSError) as error:
+    except requests.RequestException as error:
         if not part.exists():
             raise InputError(f"{url} does not answer ({error}); {published.hint}.") from None
         size = part.stat().st_size
         raise InputError(f"{file}: stopped after {size} bytes ({error}); the same command goes on.") from None
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be written to {folder} ({error}); make room or give another folder, and try again."
+        ) from None
     except ValueError:
         raise InputError(
             f"{url} is not the file seen before; if that is right, remove {file} from {kept} and try again."
@@ -115,12 +127,25 @@ def _fetch_file(published, file, folder, progress):
                 "try again later."
             )
         with replacing(kept) as temporary:
-            temporary.write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n")
+            temporary.write_text(json.dumps(_read_hashes(kept) | hashes, indent=1, sort_keys=True) + "\n")
     return path, hashes[file]
 
 
-def _download(url, part, progress):
-    """Complete ``part``; bytes already there are kept if the source still has the same file (HTTP If-Range)."""
+def _read_hashes(kept):
+    """{file: SHA-256} of ``hashes.json``; {} where there is none yet."""
+    try:
+        return dict(json.loads(kept.read_text())) if kept.exists() else {}
+    except (ValueError, TypeError):
+        raise InputError(
+            f"{kept} is damaged; remove it, and the hashes of the files at hand are kept anew."
+        ) from None
+
+
+def _download(url, part, output, progress):
+    """Complete ``part`` and rename it; bytes already there are kept if the source still has that file.
+
+    HTTP's If-Range asks for it; the ``.tag`` beside the part holds what the source called the file.
+    """
     import requests
 
     tag = part.with_name(f"{part.name}.tag")
@@ -132,22 +157,37 @@ def _download(url, part, progress):
         if response.status_code == 416:  # nothing is left to send, or the part is too long to be one
             tag.unlink()
             if response.headers.get("Content-Range") == f"bytes */{begin}":
+                part.replace(output)
                 return
         response.raise_for_status()
         begin = begin if response.status_code == 206 else 0
-        same = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        tag.write_text(same) if same else tag.unlink(missing_ok=True)
         total = begin + int(response.headers["Content-Length"]) if "Content-Length" in response.headers else None
         bar = tqdm(total=total, initial=begin, unit="B", unit_scale=True, desc=part.stem, disable=not progress)
-        with open(part, "ab" if begin else "wb") as file, bar:
+        with open(part, "ab") as file, bar:
+            _lock(file, part, begin)
+            same = response.headers.get("ETag") or response.headers.get("Last-Modified")
+            tag.write_text(same) if same else tag.unlink(missing_ok=True)
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
+            file.flush()
+            part.replace(output)
     tag.unlink(missing_ok=True)
 
 
+def _lock(file, part, begin):
+    """Make the open ``part`` this process's own and ``begin`` bytes long; InputError where another is at it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{part} is being downloaded by another process; wait for it to end.") from None
+    if not part.exists() or file.tell() < begin:
+        raise InputError(f"{part} was changed by another process meanwhile; the same command goes on.")
+    file.truncate(begin)
+
+
 def main(arguments=None):
-    """The command line."""
+    """The command line; returns its exit status."""
     listed = "\n".join(f"  {name:15} {published.about}" for name, published in PUBLISHED.items())
     parser = argparse.ArgumentParser(
         prog="python -m astroclip_nb.download",
@@ -159,15 +199,21 @@ def main(arguments=None):
     parser.add_argument("--folder", type=Path, help="another folder")
     options = parser.parse_args(arguments)
     if options.name is None:
-        parser.exit(message=f"{parser.description}\n\nnames:\n{listed}\n")
+        print(f"{parser.description}\n\nnames:\n{listed}")
+        return 0
     try:
         found = fetch(options.name, options.folder)
     except InputError as error:
-        parser.error(str(error))
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command goes on.", file=sys.stderr)
+        return 1
     checked = "its beginning is published" if PUBLISHED[options.name].sha256 else "the source publishes none"
-    lines = [f"{path}\n  SHA-256 {sha256} ({checked}; kept in hashes.json)" for path, sha256 in found.items()]
-    parser.exit(message="\n".join(lines) + "\n")
+    for path, sha256 in found.items():
+        print(f"{path}\n  SHA-256 {sha256} ({checked}; kept in hashes.json)")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

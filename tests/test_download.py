@@ -1,5 +1,6 @@
 """Downloads from a server on this machine that cuts connections on request; no network."""
 
+import fcntl
 import functools
 import hashlib
 import http.server
@@ -157,12 +158,39 @@ def test_names_and_sources_that_do_not_answer(server, fetch, tmp_path):
 
 
 def test_command_line(server, tmp_path, capsys):
-    with pytest.raises(SystemExit) as ended:
-        download.main(["data", "--folder", str(tmp_path)])
-    assert ended.value.code == 0 and "the source publishes none" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as ended:
-        download.main(["dta"])
-    assert ended.value.code == 2 and "'dta' is not published here" in capsys.readouterr().err
+    assert download.main(["data", "--folder", str(tmp_path)]) == 0
+    assert "the source publishes none" in capsys.readouterr().out
+    assert download.main([]) == 0 and "elsewhere" in capsys.readouterr().out
+    assert download.main(["dta"]) == 1
+    assert capsys.readouterr().err.startswith("error: 'dta' is not published here")
+
+
+def test_folders_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="the folder cannot be made .*tmp"):
+        download.fetch("data", tmp_path / "file" / "x", progress=False)
+    (tmp_path / "file.bin.part").mkdir()
+    with pytest.raises(InputError, match="file.bin cannot be written to .* make room or give another folder"):
+        download.fetch("data", tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "[1]"])
+def test_damaged_list_of_hashes_is_named(server, fetch, tmp_path, text):
+    (tmp_path / "hashes.json").write_text(text)
+    with pytest.raises(InputError, match="hashes.json is damaged; remove it"):
+        fetch("data")
+
+
+def test_two_downloads_of_one_file_are_kept_apart(server, fetch, tmp_path):
+    part = tmp_path / "file.bin.part"
+    part.write_bytes(CONTENT[:999])
+    with open(part, "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="file.bin.part is being downloaded by another process"):
+            fetch("data")
+    assert part.read_bytes() == CONTENT[:999]
+    fetch("data")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
 def test_addresses_are_https():
