@@ -174,6 +174,13 @@ def test_observations_of_all_pages_are_asked_for(serve):
     assert len(mast.asked[-1]["params"]["obsid"].split(",")) == 3
 
 
+def test_products_of_many_observations_are_asked_for_in_batches(serve, monkeypatch):
+    monkeypatch.setattr("astroclip_nb.hubble.mast.BATCH", 2)
+    mast = serve()
+    assert find_previews(archive(), 8880) == sorted([PC_URI, WFC_URI])
+    assert [len(question["params"]["obsid"].split(",")) for question in mast.asked[1:]] == [2, 1]
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("fields", [True, False])
 def test_proposal_without_observations_has_none_and_that_is_no_news(serve, tmp_path, fields):

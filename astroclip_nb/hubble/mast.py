@@ -1,6 +1,7 @@
 """Preview images of HST from the MAST archive, through astroquery: polite, resumable, hashed."""
 
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 from ..paths import replacing
 
 MANIFEST = "manifest.json"
+BATCH = 500  # observations in one question for their products: MAST times out on thousands
 
 
 def find_previews(archive, proposal_id):
@@ -26,10 +28,11 @@ def find_previews(archive, proposal_id):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoResultsWarning)  # many proposals have no images: no news
         found = archive.query_criteria(obs_collection="HST", proposal_id=str(proposal_id), dataRights="PUBLIC")
-        products = archive.get_product_list(found) if len(found) else []
+        starts = range(0, len(found), BATCH)
+        products = [archive.get_product_list(found[start : start + BATCH]) for start in starts]
     chosen = {
         str(row["dataURI"])
-        for row in products
+        for row in itertools.chain(*products)
         if row["productType"] == "PREVIEW"
         and "total" in str(row["productFilename"])
         and "color" not in str(row["productFilename"])
