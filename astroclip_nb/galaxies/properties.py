@@ -238,7 +238,7 @@ class Density:
         return result
 
 
-def knn_density(train_x, train_y, query_x, k=32, weights="distance"):
+def knn_density(train_x, train_y, query_x, k, weights="distance"):
     """Density of a quantity given the embedding: a weighted kernel estimate over the k nearest neighbours.
 
     Arguments as `knn_predict`; returns a `Density`.
@@ -289,18 +289,20 @@ def calibration(density, true):
     return {"pit": pit, "coverage": coverage, "crps": float(density.crps(true).mean())}
 
 
-def redshift_densities(embeddings, logit_scale, k=32):
+def redshift_densities(embeddings, logit_scale, counts=(8, 16, 32, 64)):
     """p(z | embedding) of the test split from the training split: {name: `Density`} and the true redshifts (Q,).
 
-    Of each of `SIDES` by its k nearest neighbours, and across by `contrastive_density` too: an image lies in the
-    middle of all the spectra that it allows for, so the nearest ones are too much alike to say how unsure it is.
+    Of each of `SIDES` by its k nearest neighbours, with that k of ``counts`` that has the least CRPS on the
+    validation split. Across by `contrastive_density` too: an image lies in the middle of all the spectra that it
+    allows for, so the nearest ones are too much alike to say how unsure it is.
     """
-    train, test = embeddings.select("train"), embeddings.select("test")
-    test = test.select(labelled(_column(test, "redshift")))
-    z = _column(train, "redshift")
-    densities = {
-        side: knn_density(getattr(train, fitted), z, getattr(test, asked), k)
-        for side, (fitted, asked) in SIDES.items()
-    }
+    train, validation, test = (embeddings.select(name) for name in ("train", "validation", "test"))
+    validation, test = (part.select(labelled(_column(part, "redshift"))) for part in (validation, test))
+    z, held_out = _column(train, "redshift"), _column(validation, "redshift")
+    densities = {}
+    for side, (fitted, asked) in SIDES.items():
+        x, x_held_out = getattr(train, fitted), getattr(validation, asked)
+        crps = {k: knn_density(x, z, x_held_out, k).crps(held_out).mean() for k in counts}
+        densities[side] = knn_density(x, z, getattr(test, asked), min(crps, key=crps.get))
     densities["cross-modal, InfoNCE"] = contrastive_density(train.spectrum, z, test.image, logit_scale)
     return densities, _column(test, "redshift")
