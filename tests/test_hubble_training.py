@@ -253,9 +253,11 @@ def test_tables_show_published_numbers_in_their_own_columns():
     }  # fmt: skip
     header, _, *lines = tables.retrieval_table(metrics).splitlines()
     assert "simulated" in header and header.count("published") == 5
-    assert len(lines) == 1 and lines[0].split(" | ")[1:] == [
+    assert lines[0].split(" | ")[1:] == [
         "0.100", "0.200", "0.300", "0.400", "0.500", "0.600", "0.021", "0.555", "0.682", "0.807", "0.928 |"
     ]  # fmt: skip
+    assert len(lines) == len(evaluation.PUBLISHED)
+    assert all("published only |" in line for line in lines[1:])
     unseen = tables.retrieval_table(metrics, "unseen", "proposal").splitlines()
     assert "published" not in unseen[0] and len(unseen) == 4
     metrics |= {"relevance": {"trained": {"comets": 0.5}}, "mean_relevance": {"trained": 0.5}}
