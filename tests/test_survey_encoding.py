@@ -252,6 +252,8 @@ def test_memory_holds_a_block_at_a_time(shards, towers, tmp_path, monkeypatch):
             r"expected \(4, 7781\)",
         ),
         (lambda file: file["targetid"].write_direct(np.zeros(4, np.int64)), "unique"),
+        (lambda file: (file.pop("image"), file.create_group("image")), "'image' is a group"),
+        (lambda file: (file.pop("image"), file.create_dataset("image", data=1.0)), r"'image' has shape \(\)"),
     ],
 )
 def test_what_is_no_shard_is_refused(change, told, tmp_path):
@@ -269,3 +271,11 @@ def test_shards_need_names_of_their_own_and_another_folder(shards, encode, tmp_p
         encode([shards[0], again])
     with pytest.raises(InputError, match="holds the shards themselves"):
         encode(shards, out=tmp_path / "shards")
+
+
+def test_what_cannot_begin_is_said(shards, towers, tmp_path, capsys):
+    command = [str(shards[0]), "--towers", str(towers), "--out", str(tmp_path / "out")]
+    assert survey_encoding.main([*command, "--workers", "0"]) == 1
+    assert "0 workers encode nothing" in capsys.readouterr().err
+    assert survey_encoding.main([*command[:-1], str(shards[1])]) == 1
+    assert f"File exists: '{shards[1]}'" in capsys.readouterr().err

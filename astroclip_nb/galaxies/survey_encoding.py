@@ -46,6 +46,8 @@ def encode_survey(shards, towers, out, *, workers=2, scheduler=None, precision="
     machine, or scheduler : the address of a Dask scheduler whose workers do the work. precision : "fp32" or "bf16".
     Raises InputError where nothing can be begun.
     """
+    if workers < 1:
+        raise InputError(f"{workers} workers encode nothing; give at least 1.")
     out, towers = Path(out).resolve(), Path(towers).resolve()
     outputs = _outputs([Path(shard).resolve() for shard in shards], out)
     fingerprint = towers_fingerprint(*load_towers(towers))
@@ -129,7 +131,7 @@ def _client(workers, scheduler):
     if scheduler:
         try:
             client = Client(scheduler)
-        except OSError:
+        except (OSError, ValueError):
             raise InputError(
                 f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out."
             ) from None
@@ -193,7 +195,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         problems = encode_survey(**vars(options))
-    except InputError as error:
+    except (InputError, OSError) as error:
         problems = [str(error)]
     except KeyboardInterrupt:
         problems = ["interrupted; the same command goes on from the shards that are finished."]

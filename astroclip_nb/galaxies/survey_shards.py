@@ -22,18 +22,16 @@ from . import images, spectra
 from .alignment import load_towers
 from .checkpoints import fingerprint_of
 from .features import BLOCK, encode
+from .hdf5 import open_hdf5, read_rows
 from .inference import fast
-from .pairs import BANDS, DATA, WAVELENGTH, read_rows, split_of
+from .pairs import BANDS, DATA, NO_COLUMNS, WAVELENGTH, split_of
 
 SIDES = ("image", "spectrum")
 
 
 def open_shard(path):
     """The shard at ``path`` as an open ``h5py.File``. Raises InputError that says what is wrong with it."""
-    try:
-        file = h5py.File(path)
-    except OSError as error:
-        raise InputError(f"{path} is not a readable HDF5 file ({error}); put it back or make it again.") from None
+    file = open_hdf5(path, "put it back or make it again")
     try:
         _check(path, file)
     except BaseException:
@@ -46,8 +44,11 @@ def _check(path, file):
     if "targetid" not in file or not set(SIDES) & set(file):
         found = ", ".join(sorted(file)) or "nothing"
         raise InputError(f"{path} holds {found}; expected targetid and image, spectrum or both.")
+    for name in {"targetid", *DATA} & set(file):
+        if not isinstance(file[name], h5py.Dataset):
+            raise InputError(f"{path}: {name!r} is a group, expected a dataset; make the file again.")
     n = file["targetid"].size
-    size = file["image"].shape[-1] if "image" in file else 0
+    size = (file["image"].shape or (0,))[-1] if "image" in file else 0
     expected = {"targetid": (n,), "image": (n, len(BANDS), size, size), "spectrum": (n, len(WAVELENGTH))}
     expected["ivar"] = expected["spectrum"]
     for name, shape in expected.items():
@@ -167,7 +168,7 @@ def _copy_columns(shard, file):
     file["targetid"] = shard["targetid"][:].astype(np.int64)
     file["split"] = split_of(file["targetid"][:]).astype("S10")
     for name, column in shard.items():
-        if name not in (*DATA, "wavelength", "targetid") and column.shape == file["targetid"].shape:
+        if name not in NO_COLUMNS and getattr(column, "shape", None) == file["targetid"].shape:
             file[f"catalogue/{name}"] = column[:]
 
 
