@@ -173,11 +173,11 @@ def test_outliers_shows_the_loneliest_and_counts_as_the_text_does(galaxies):
     read = galaxies["image"].__getitem__
     figure = galleries.outliers(read, loneliness, artefact, percent=10, columns=3)
     assert_readable(figure)
-    title = "The 6 loneliest galaxies of 60: 1 have an artefact (framed), of all 6 do"
+    title = "The loneliest 6 of 60 galaxies: 1 with an artefact (framed), 6 among all"
     assert figure.axes[0].get_title(loc="left") == title
     assert structure.outlier_recall(loneliness, artefact != b"", 10)["found"] == 1
     assert [p.get_xy() for p in figure.axes[0].patches] == [(0, 0)] and len(figure.axes[0].texts) == 6
     figure = galleries.outliers(read, loneliness, artefact, percent=10, most=4, columns=3)
     assert figure.axes[0].get_title(loc="left") == title + "; the first 4" and len(figure.axes[0].texts) == 4
     figure = galleries.outliers(read, loneliness, None, percent=10, columns=3)
-    assert figure.axes[0].get_title(loc="left") == "The 6 loneliest galaxies of 60", "nobody counted artefacts"
+    assert figure.axes[0].get_title(loc="left") == "The loneliest 6 of 60 galaxies", "nobody counted artefacts"

@@ -126,9 +126,9 @@ def outliers(images, loneliness, artefact, percent=1.0, most=40, columns=10):
     artefact = np.asarray(artefact).astype(str) if known else np.full(len(loneliness), "")
     counted = outlier_recall(loneliness, artefact != "", percent)
     shown = np.argsort(-loneliness, kind="stable")[: min(counted["n"], most)]
-    title = f"The {counted['n']:,} loneliest galaxies of {len(artefact):,}"
+    title = f"The loneliest {counted['n']:,} of {len(artefact):,} galaxies"
     if known:
-        title += f": {counted['found']:,} have an artefact (framed), of all {counted['total']:,} do"
+        title += f": {counted['found']:,} with an artefact (framed), {counted['total']:,} among all"
     if len(shown) < counted["n"]:
         title += f"; the first {len(shown)}"
     return image_grid(images, shown, artefact[shown], artefact[shown] != "", columns, title)
