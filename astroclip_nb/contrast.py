@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .device import pick_device
 from .distributed import average_gradients, gather, rank, share

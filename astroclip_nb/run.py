@@ -77,6 +77,7 @@ def execute(notebook, run, parameters, progress=True):
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     run = run if isinstance(run, RunFolder) else RunFolder(run)
     run.notebooks.mkdir(exist_ok=True)
@@ -89,6 +90,8 @@ def execute(notebook, run, parameters, progress=True):
             kernel_name="python3",
             progress_bar=False,  # the long steps have bars of their own, which pass through
             stderr_file=sys.stderr if progress else None,
+            # Through files that only this user can open: others on a cluster's node could listen at a port.
+            config=Config(ConnectionFileMixin={"transport": "ipc"}),
         )
     except DeadKernelError:
         raise InputError(

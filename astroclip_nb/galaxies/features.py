@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..device import pick_device
 from ..distributed import own, share

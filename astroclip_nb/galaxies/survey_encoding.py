@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..errors import InputError
 from ..paths import replacing
