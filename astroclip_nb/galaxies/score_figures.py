@@ -59,8 +59,8 @@ def score_dots(scores, names=None, reference=()):
     """Rows of methods, dots of modalities, error bars: baselines, ablations, comparisons with the literature.
 
     scores : {quantity: {method: {modality: (value, error)}}}, one panel per quantity, values far below 0 written at
-    its edge; names : {quantity: axis
-    label}, R2 of it by default; reference : methods drawn hollow, measured on other data (published numbers).
+    its edge; names : {quantity: axis label}, R2 of it by default; reference : methods drawn hollow, measured on
+    other data (published numbers).
     """
     methods = list(dict.fromkeys(method for panel in scores.values() for method in panel))
     modalities = list(dict.fromkeys(m for panel in scores.values() for row in panel.values() for m in row))
