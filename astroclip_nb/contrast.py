@@ -255,9 +255,10 @@ def _load_state(path, identity):
 
 
 def save_checkpoint(state, path):
-    """Write ``state`` with torch.save, whole or not at all."""
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    """Write ``state`` with torch.save, whole or not at all; equal states give equal bytes."""
+    # To an open file: where torch is given a name, here a temporary one, it writes that into the file.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save(state, file)
 
 
 def write_history(history, path):

@@ -211,6 +211,14 @@ def test_own_encoders_go_to_disk_and_back(tmp_path, crops):
     assert 0 < difference.abs().max() < 5e-3
 
 
+def test_the_same_encoder_gives_the_same_bytes(tmp_path, monkeypatch):
+    """Temporary names hold the number of the process; it must not get into the file."""
+    for number in (1, 2):
+        monkeypatch.setattr("os.getpid", lambda number=number: number)
+        checkpoints.save_encoder(tiny_encoders()[0], tmp_path / str(number) / "image.pt")
+    assert (tmp_path / "1" / "image.pt").read_bytes() == (tmp_path / "2" / "image.pt").read_bytes()
+
+
 @pytest.mark.parametrize("record", ["", "{", "{}", "[]"])
 def test_a_damaged_record_beside_an_encoder_is_named(tmp_path, record):
     checkpoints.save_encoder(tiny_encoders()[0], tmp_path / "image.pt")

@@ -1,5 +1,6 @@
 """The pairs file, tested against plain h5py and numpy."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -279,6 +280,19 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path, data):
         P.create_pairs(tmp_path / "x.h5", 0, origin="simulated")
     with pytest.raises(InputError, match="column cannot be called image"):
         P.create_pairs(tmp_path / "x.h5", 4, origin="simulated", columns={"image": np.float32})
+
+
+def test_a_full_disk_is_said_and_writing_goes_on_later(tmp_path, data):
+    class Full:
+        def __setitem__(self, rows, values):
+            raise OSError(errno.ENOSPC, "Can't synchronously write data (file write failed: time = ...")
+
+    with pytest.raises(OSError, match="No space left on device; make room, .*'.*pairs.h5.tmp'"):
+        with start_writer(tmp_path / "pairs.h5") as writer:
+            writer.write(0, part(data, 0, 15))
+            writer._put(Full(), 15, data["spectrum"][15:])
+    with start_writer(tmp_path / "pairs.h5") as writer:
+        assert writer.done == 15
 
 
 def test_killed_writer_goes_on(tmp_path, data):

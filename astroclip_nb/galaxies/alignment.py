@@ -13,7 +13,6 @@ from ..device import pick_device
 from ..distributed import own, seeded_parts, share
 from ..embeddings import Embeddings
 from ..errors import InputError
-from ..paths import replacing
 from . import images, spectra
 from .checkpoints import load_encoder, load_exactly, read_checkpoint, save_encoder
 from .encoders import Frozen
@@ -170,8 +169,7 @@ def save_towers(folder, image_encoder, spectrum_encoder, heads, **provenance):
     save_encoder(image_encoder, folder / "image_encoder.pt", **provenance)
     save_encoder(spectrum_encoder, folder / "spectrum_encoder.pt", **provenance)
     dimension = heads.tower_a[-1].out_features
-    with replacing(folder / "heads.pt") as temporary:
-        torch.save({"dimension": dimension, "state": heads.state_dict()}, temporary)
+    contrast.save_checkpoint({"dimension": dimension, "state": heads.state_dict()}, folder / "heads.pt")
 
 
 def load_towers(folder):

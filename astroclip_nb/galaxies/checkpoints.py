@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..contrast import save_checkpoint
 from ..errors import InputError
 from ..paths import SHIPPED_WEIGHTS, replacing
 from .encoders import PUBLISHED_IMAGE, PUBLISHED_SPECTRUM, ImageEncoder, SpectrumEncoder
@@ -144,8 +145,7 @@ def save_encoder(encoder, path, *, half=False, **provenance):
     content = {"format": FORMAT, "kind": kind, "config": encoder.config, "state": state}
     beside = Path(path).with_suffix(".json")
     beside.unlink(missing_ok=True)  # interrupted, the new weights would fail the old hash
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    save_checkpoint(content, path)
     record = {"kind": kind, **encoder.config, "sha256": sha256_of(path), **provenance}
     with replacing(beside) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
@@ -156,8 +156,7 @@ def save_head(state, path):
     if state is None:
         Path(path).unlink(missing_ok=True)
         return
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    save_checkpoint(state, path)
 
 
 def load_encoder(path):

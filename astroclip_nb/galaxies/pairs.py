@@ -186,10 +186,17 @@ class PairsWriter:
                 raise InputError(
                     f"{self.path}: {name!r} holds {bad} values not finite in {dataset.dtype}; mask them."
                 )
-            dataset[start : start + count] = values
+            self._put(dataset, start, values)
         self.file.flush()  # the rows first, then the mark: an interruption between the two only repeats rows
         self.file.attrs["done"] = start + count
         self.file.flush()
+
+    def _put(self, dataset, start, values):
+        try:
+            dataset[start : start + len(values)] = values
+        except OSError as error:  # HDF5 tells a full disk in ten lines
+            reason = f"{os.strerror(error.errno) if error.errno else error}; make room, the same call goes on"
+            raise OSError(error.errno, reason, self.file.filename) from None
 
     def _as_stored(self, name, values, dtype):
         """``values`` in the file's type; of a TARGETID a float would lose the last digits."""
