@@ -138,3 +138,14 @@ def test_real_galaxies_marks_lines_at_the_predicted_redshift(galaxies):
     assert np.min(np.abs(np.array(marked) - 5008.2 * (1 + predicted[0]))) < 1e-6
     np.testing.assert_allclose(figure.axes[-1].lines[1].get_ydata(), 0.05 / (1 + z))
     assert f"c\ncatalogue $z$ unknown, predicted {predicted[2]:.4f}" in said(figure)
+
+
+def test_of_many_real_galaxies_the_first_ten_are_drawn(galaxies):
+    """One row each for the 500 of a DESI file took 10 GB."""
+    z = galaxies["redshift"][:12]
+    nearest = np.arange(12 * 2).reshape(12, 2)
+    figure = spectrum_figures.real_galaxies(
+        galaxies["spectrum"][:12], z, z, nearest, galaxies["image"].__getitem__, list("abcdefghijkl")
+    )
+    assert len(figure.axes) == 2 * 10 + 2 and len(figure.axes[-2].lines[1].get_xdata()) == 12
+    assert "Drawn are the first 10 of 12 galaxies." in said(figure)

@@ -13,6 +13,7 @@ from ..figstyle import COLOURS, CYCLE, FLUX_LABEL, PAGE_WIDTH, SMALL
 from .galleries import group_colours, group_order, mosaic, thumbnails
 from .pairs import WAVELENGTH
 
+MOST_DRAWN = 10  # real galaxies, one below the other on a page; a DESI file holds up to 500
 STEP = 4  # pixels between drawn points; smoothed spectra hold nothing finer
 WAVELENGTH_LABEL = "observed wavelength [Å]"
 
@@ -250,12 +251,13 @@ def real_galaxies(spectra, redshift, predicted, nearest, images, names, ivar=Non
 
     spectra, ivar (R, 7781); redshift, predicted (R,): of the catalogue, NaN where unknown, and of the model;
     nearest (R, K): rows of the galaxies nearest in embedding, whose pictures ``images`` reads; names : R strings.
-    Lines are marked at the predicted redshift, so a wrong one shows. At the bottom: predicted against catalogue.
+    Lines are marked at the predicted redshift, so a wrong one shows. Of more than ten galaxies the first ten are
+    drawn. At the bottom, for all: predicted against catalogue.
     """
-    n, k = nearest.shape
+    n, k = min(len(nearest), MOST_DRAWN), nearest.shape[1]
     figure = plt.figure(figsize=(PAGE_WIDTH, 1.2 * n + 2.3), layout="constrained")
     grid = figure.add_gridspec(n + 1, 2, width_ratios=[3, min(k, 3)], height_ratios=[1] * n + [1.6])
-    pictures = thumbnails(images, nearest)
+    pictures = thumbnails(images, nearest[:n])
     for row in range(n):
         axis = figure.add_subplot(grid[row, 0])
         draw_spectrum(axis, spectra[row], None if ivar is None else ivar[row], predicted[row], spacing=0.038)
@@ -269,7 +271,8 @@ def real_galaxies(spectra, redshift, predicted, nearest, images, names, ivar=Non
     axis.set_xlabel(WAVELENGTH_LABEL)
     figure.supxlabel(
         r"$f_\lambda$ in 10$^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$. "
-        "Beside each spectrum: the images nearest to it in the common space.",
+        "Beside each spectrum: the images nearest to it in the common space."
+        + (f"\nDrawn are the first {n} of {len(nearest)} galaxies." if n < len(nearest) else ""),
         size=SMALL,
     )
     below, residual = figure.add_subplot(grid[n, 0]), figure.add_subplot(grid[n, 1])
