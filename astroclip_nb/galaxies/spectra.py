@@ -40,7 +40,7 @@ def estimated_ivar(spectrum):
 def degrade(spectrum, ivar, generator):
     """What another night could have made of each spectrum: (flux, ivar), both (N, L) float32.
 
-    More noise (half of them, up to four times sigma: in a survey noise goes with distance, and a tower that never
+    More noise (half of them, up to three times sigma: in a survey noise goes with distance, and a tower that never
     saw a near galaxy through clouds would take it for a far one); a smooth calibration error of some 15 %; steps
     between the arms of 2 %, and of 12 % in every other spectrum, as where an arm's fibre or flux standard was off;
     up to three masked ranges of up to 480 A; and in one of ten a whole arm missing. Real spectra have all of these,
@@ -54,7 +54,7 @@ def degrade(spectrum, ivar, generator):
     def uniform(*shape):
         return torch.rand(n, *shape, generator=generator)
 
-    more = torch.where(uniform(1) < 0.5, 4 ** uniform(1), 1.0)  # factor on sigma
+    more = torch.where(uniform(1) < 0.5, 3 ** uniform(1), 1.0)  # factor on sigma
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt()
     flux = spectrum.float() + normal(length) * sigma * (more.square() - 1).sqrt()
 
