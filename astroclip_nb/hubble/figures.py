@@ -116,15 +116,17 @@ def accuracy_against_k(curves, oracles, simulated):
 
 def cosine_distributions(pairs, simulated):
     """Cosines of right and shuffled pairs, a panel per model. pairs : model -> (right (n,), shuffled (n,))."""
-    figure, axes = _subplots(1, len(pairs), height=2.5, squeeze=False)
+    figure, axes = _subplots(1, len(pairs), height=2.5, squeeze=False, sharex=True)
     for axis, (name, (right, shuffled)) in zip(axes[0], pairs.items(), strict=True):
         bins = np.linspace(min(right.min(), shuffled.min()), max(right.max(), shuffled.max()), 45)
         for values, label, colour in ((right, "right", CYCLE[0]), (shuffled, "shuffled", CYCLE[1])):
             axis.hist(values, bins, density=True, histtype="stepfilled", alpha=0.35, color=colour)
             axis.hist(values, bins, density=True, histtype="step", color=colour)
-            axis.axvline(values.mean(), color=colour, lw=1, ls="--", label=f"{label}: mean {values.mean():.3f}")
+            told = f"{label}: mean {values.mean():.3f}".replace("-", "\N{MINUS SIGN}")
+            axis.axvline(values.mean(), color=colour, lw=1, ls="--", label=told)
         axis.set(xlabel="cosine of image and caption", title=name, yticks=[])
-        axis.legend(fontsize=SMALL)
+        axis.set_ylim(0, 1.35 * axis.get_ylim()[1])  # room for the legend
+        axis.legend(fontsize=SMALL, loc="upper left")
     axes[0, 0].set_ylabel("density")
     return _stamp(figure, simulated)
 
