@@ -61,9 +61,11 @@ def loss_curves(history, loss="InfoNCE loss [nats]", chance=None, title=None):
     if title:
         top.set_title(title)
     if has_rate:
-        axes[1, 0].step(epoch, history["learning_rate"], where="mid", color="0.25")
+        rate = history["learning_rate"]
+        axes[1, 0].step(epoch, rate, where="mid", color="0.25")
         axes[1, 0].set(yscale="log", ylabel="learning rate")
-        axes[1, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        narrow = np.nanmax(rate) < 30 * np.nanmin(rate)
+        axes[1, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
         axes[1, 0].yaxis.set_major_formatter("{x:.0e}")
         axes[1, 0].yaxis.set_minor_locator(NullLocator())
     axes[-1, 0].set_xlabel("epoch")
