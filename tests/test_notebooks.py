@@ -59,7 +59,7 @@ def test_a_notebook_runs_alone_and_gives_the_same_numbers(smoke):
 def test_missing_input_names_the_notebook_that_makes_it(tmp_path):
     with pytest.raises(Exception, match="run notebook 04"):
         execute(ordered_notebooks()["05"], _with_pairs_only(tmp_path), {}, progress=False)
-    with pytest.raises(Exception, match="run notebook 01"):
+    with pytest.raises(Exception, match="notebook 01"):
         execute(ordered_notebooks()["04"], RunFolder(tmp_path / "empty"), {}, progress=False)
 
 
