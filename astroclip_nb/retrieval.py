@@ -158,18 +158,21 @@ def pair_cosines(a, b, seed=0):
     return np.einsum("nd,nd->n", a, b), np.einsum("nd,nd->n", a, b[wrong])
 
 
-def summary(a, b, groups=None, names=("image", "spectrum"), ks=(1, 5, 10), percents=(1, 5, 10), seed=0):
+def summary(a, b, groups=None, names=("image", "spectrum"), ks=(1, 5, 10), percents=(1, 5, 10)):
     """Both directions of retrieval between partners ``a`` and ``b`` (N, D), as one dict of plain numbers.
 
     Keys: ``choices`` (N, or the number of unique groups), ``<name>_to_<name>`` for each direction and
-    ``chance`` (each a dict of recall@k, recall@p%, median_rank), mean ``cosine_right``, ``cosine_shuffled``.
+    ``chance`` (each a dict of recall@k, recall@p%, median_rank), and the mean cosines of the N right pairs and of
+    all N (N - 1) others, ``cosine_right`` and ``cosine_wrong``.
     """
     choices = len(a) if groups is None else len(np.unique(groups))
-    right, shuffled = pair_cosines(a, b, seed)
+    right = pair_cosines(a, b)[0].sum()
+    every = unit(a).sum(0, dtype=np.float64) @ unit(b).sum(0, dtype=np.float64)
     result = {"choices": choices, "chance": chance(choices, ks, percents)}
     for source, target, direction in ((a, b, names), (b, a, names[::-1])):
         rank = ranks(source, target, groups)
         row = {f"recall@{k}": recall_at(rank, k) for k in ks}
         row |= {f"recall@{p}%": recall_at_percent(rank, p, choices) for p in percents}
         result["_to_".join(direction)] = row | {"median_rank": float(np.median(rank))}
-    return result | {"cosine_right": float(right.mean()), "cosine_shuffled": float(shuffled.mean())}
+    n = len(a)
+    return result | {"cosine_right": float(right / n), "cosine_wrong": float((every - right) / (n * (n - 1)))}

@@ -62,7 +62,7 @@ def test_bound_of_orthogonal_pairs_is_analytic():
     n = found["sizes"]
     assert list(n) == [2, 4, 8, 16, 32, 64]
     np.testing.assert_allclose(found["bound"], np.log(n) - np.log1p((n - 1) * np.exp(-5)), rtol=1e-5)
-    assert np.all(found["bound"] < found["ceiling"]) and np.isnan(found["error"][-1])
+    assert np.all(found["bound"] < found["ceiling"]) and np.all(found["error"] < 1e-5)  # all draws are alike
 
 
 def test_uninformative_embeddings_share_nothing():
@@ -70,7 +70,7 @@ def test_uninformative_embeddings_share_nothing():
     constant = np.tile(rng.normal(size=8), (512, 1))
     np.testing.assert_allclose(probes.info_nce_bound(constant, constant)["bound"], 0, atol=1e-4)
     unrelated = probes.info_nce_bound(*rng.normal(size=(2, 2048, 16)))
-    assert np.all(unrelated["bound"] < 3 * np.nan_to_num(unrelated["error"]))
+    assert np.all(unrelated["bound"] < 3 * unrelated["error"])
 
 
 def test_bound_approaches_the_true_information_from_below():

@@ -119,7 +119,10 @@ def test_random_embeddings_reach_chance():
         error = 0.03 if key == "median_rank" else 4 * np.sqrt(level * (1 - level) / 2000) / level
         for direction in ("image_to_spectrum", "spectrum_to_image"):
             assert abs(found[direction][key] / level - 1) < error, key
-    assert abs(found["cosine_right"]) < 0.03 and abs(found["cosine_shuffled"]) < 0.03
+    cosines = retrieval.unit(a) @ retrieval.unit(b).T
+    right = np.diag(cosines)
+    assert found["cosine_right"] == pytest.approx(right.mean())
+    assert found["cosine_wrong"] == pytest.approx((cosines.sum() - right.sum()) / (2000 * 1999), abs=1e-7)
 
 
 def test_percent_counts_whole_places():

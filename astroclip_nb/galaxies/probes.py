@@ -54,27 +54,27 @@ def _alike(quantities, train, test, k):
         yield names, y, labelled(y)
 
 
-def info_nce_bound(image, spectrum, logit_scale=15.5, sizes=None, seed=0):
+def info_nce_bound(image, spectrum, logit_scale=15.5, sizes=None, draws=8, seed=0):
     """Lower bound on the mutual information of the two embeddings, against the number of candidates.
 
     log n - InfoNCE over batches of n pairs (van den Oord et al. 2018, eq. 5), mean of both directions, nats. It
     cannot exceed log n, so a curve that still rises with log n says that more is shared than it can show.
-    image, spectrum : (N, D); sizes : batch sizes, by default powers of 2 up to 4096 that fit N.
-    Returns dict of arrays (S,): sizes, bound, error (standard error over batches; NaN for one), ceiling (log n).
+    image, spectrum : (N, D); sizes : batch sizes, by default powers of 2 up to 4096 that fit N; draws : times that
+    the galaxies are dealt into batches. Returns dict of arrays (S,): sizes, bound (mean over draws), error (their
+    standard deviation: how much one draw of these galaxies tells), ceiling (log n).
     """
     if sizes is None:
         sizes = [2**power for power in range(1, 13) if 2**power <= len(image)]
     if not len(sizes) or max(sizes) > len(image) or min(sizes) < 2:
         raise InputError(f"Batch sizes must lie between 2 and the {len(image)} pairs; got {list(sizes)}.")
-    order = np.random.default_rng(seed).permutation(len(image))
-    a, b = (unit(side)[order].astype(np.float32) for side in (image, spectrum))
-    bounds = [_batch_bounds(a, b, logit_scale, size) for size in sizes]
-    return {
-        "sizes": np.array(sizes),
-        "bound": np.array([values.mean() for values in bounds]),
-        "error": np.array([_standard_error(values) for values in bounds]),
-        "ceiling": np.log(sizes),
-    }
+    rng = np.random.default_rng(seed)
+    bounds = []
+    for _ in range(draws):
+        order = rng.permutation(len(image))
+        a, b = (unit(side)[order].astype(np.float32) for side in (image, spectrum))
+        bounds.append([_batch_bounds(a, b, logit_scale, size).mean() for size in sizes])
+    mean, deviation = np.mean(bounds, 0), np.std(bounds, 0, ddof=1)
+    return {"sizes": np.array(sizes), "bound": mean, "error": deviation, "ceiling": np.log(sizes)}
 
 
 def _batch_bounds(a, b, logit_scale, size):
@@ -90,10 +90,6 @@ def _batch_bounds(a, b, logit_scale, size):
         candidates = (logsumexp(logits, axis=1).mean(1) + logsumexp(logits, axis=2).mean(1)) / 2
         found.append(np.log(size) + right - candidates)
     return np.concatenate(found).astype(np.float64)
-
-
-def _standard_error(values):
-    return values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
 
 
 def geometry(image, spectrum, sample=2000, seed=0):

@@ -245,7 +245,8 @@ def knn_density(train_x, train_y, query_x, k, weights="distance"):
     """
     known = labelled(train_y)
     distance, index = nearest(query_x, np.asarray(train_x)[known], k)
-    return _kernel_density(np.asarray(train_y, np.float64)[known][index], neighbour_weights(distance, weights))
+    weight = neighbour_weights(distance, weights)
+    return _kernel_density(np.asarray(train_y, np.float64)[known][index], weight, np.sum(weight**2, 1))
 
 
 def contrastive_density(train_x, train_y, query_x, logit_scale, groups=128):
@@ -264,20 +265,22 @@ def contrastive_density(train_x, train_y, query_x, logit_scale, groups=128):
     for some in np.array_split(query_x, max(1, len(query_x) // 512)):
         logits = logit_scale * (some @ x.T)
         weight = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+        weight /= weight.sum(1, keepdims=True)
         total = np.add.reduceat(weight, starts, 1)
-        parts.append((np.add.reduceat(weight * y, starts, 1) / total, total / total.sum(1, keepdims=True)))
+        parts.append((np.add.reduceat(weight * y, starts, 1) / total, total, np.sum(weight**2, 1)))
     return _kernel_density(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _kernel_density(y, weight, floor=1e-4):
+def _kernel_density(y, weight, concentration, floor=1e-4):
     """A `Density` around values y (Q, k) of given weights, rows summing to 1.
 
-    Silverman's width for the effective number of values (at least ``floor``). They are drawn to their mean so that
-    mean and variance stay what they were (Jones 1991), else every density would be too wide.
+    Silverman's width for the effective number of values, the inverse of ``concentration`` (Q,), the sum of squared
+    weights; at least ``floor``. They are drawn to their mean so that mean and variance stay what they were (Jones
+    1991), else every density would be too wide.
     """
     mean = np.sum(weight * y, 1, keepdims=True)
     spread = np.sqrt(np.sum(weight * (y - mean) ** 2, 1, keepdims=True))
-    ratio = 0.9 * np.sum(weight**2, 1, keepdims=True) ** 0.2
+    ratio = 0.9 * concentration[:, None] ** 0.2
     centre = mean + (y - mean) * np.sqrt(1 - ratio**2)
     return Density(centre, weight, np.maximum(ratio * spread, floor)[:, 0])
 

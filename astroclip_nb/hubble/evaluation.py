@@ -61,15 +61,17 @@ def oracle_scores(kind, proposal):
     """Expected scores of an oracle that knows the kind of every image and caption, and nothing else.
 
     kind, proposal : (n,). It puts the captions of the right kind first, in random order: what exceeds it is
-    evidence that more than the kind was learned.
+    evidence that more than the kind was learned. As for a model, equal captions share their places, so that only
+    an image which has its proposal to itself can be first.
     """
-    _, first, of_image = np.unique(proposal, return_index=True, return_inverse=True)
+    _, first, of_image, images = np.unique(proposal, return_index=True, return_inverse=True, return_counts=True)
     found = {}
     for level, kinds in (("image", kind), ("proposal", kind[first])):
         _, which, count = np.unique(kinds, return_inverse=True, return_counts=True)
         same = count[which] if level == "image" else count[which][of_image]
         share = {f"{p} %": float(np.minimum(1, allowed_rank(p, len(kinds)) / same).mean()) for p in PERCENTS}
         found[level] = {"top-1": float((1 / same).mean()), **share}
+    found["image"]["top-1"] = float(((images[of_image] == 1) / same).mean())  # same: proposals of its kind
     return found
 
 
