@@ -185,6 +185,7 @@ def mlp_predict(train_x, train_y, query_x, seed=0):
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
+    from threadpoolctl import threadpool_limits
 
     options = {"solver": "lbfgs", "alpha": 3.0, "max_iter": 200}
     if len(train_x) > 1000:
@@ -192,7 +193,7 @@ def mlp_predict(train_x, train_y, query_x, seed=0):
     scale = np.sqrt(train_x.shape[1])  # components of unit vectors are small; about 1 suits the network
     mean, sigma = train_y.mean(), train_y.std() or 1.0
     network = MLPRegressor(hidden_layer_sizes=(64,), random_state=seed, **options)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # products so small that threads only wait for each other
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping at max_iter is meant
         network.fit(scale * train_x, (train_y - mean) / sigma)
     return mean + sigma * network.predict(scale * query_x).astype(np.float64)
