@@ -166,13 +166,12 @@ def summary(a, b, groups=None, names=("image", "spectrum"), ks=(1, 5, 10), perce
     all N (N - 1) others, ``cosine_right`` and ``cosine_wrong``.
     """
     choices = len(a) if groups is None else len(np.unique(groups))
-    right = pair_cosines(a, b)[0].sum()
-    every = unit(a).sum(0, dtype=np.float64) @ unit(b).sum(0, dtype=np.float64)
+    n, a, b = len(a), unit(a).astype(np.float64), unit(b).astype(np.float64)
+    right, every = np.sum(a * b), a.sum(0) @ b.sum(0)
     result = {"choices": choices, "chance": chance(choices, ks, percents)}
     for source, target, direction in ((a, b, names), (b, a, names[::-1])):
         rank = ranks(source, target, groups)
         row = {f"recall@{k}": recall_at(rank, k) for k in ks}
         row |= {f"recall@{p}%": recall_at_percent(rank, p, choices) for p in percents}
         result["_to_".join(direction)] = row | {"median_rank": float(np.median(rank))}
-    n = len(a)
     return result | {"cosine_right": float(right / n), "cosine_wrong": float((every - right) / (n * (n - 1)))}

@@ -82,6 +82,18 @@ def test_real_spectra_go_through_the_towers(smoke, shared_data):
     assert (smoke.figures / "real_galaxies.png").exists()
 
 
+def test_the_report_takes_real_spectra_of_which_some_redshifts_are_unknown(smoke, shared_data):
+    spectra = [shared_data / "desihigh-bgs-spectra.fits", shared_data / "coadd-4-80613-thru20210324.fits"]
+    parameters = {
+        "spectra": [str(path) for path in spectra],
+        "redshifts": [str(shared_data / "desihigh-bgs-zbest.fits"), ""],
+    }
+    execute(ordered_notebooks()["08"], smoke, parameters, progress=False)
+    found = read_metrics(smoke)["08_real_galaxies"]["metrics"]
+    assert found["n"] == 6 and found["n_with_redshift"] == 5 and found["largest_error"] >= found["median_error"]
+    assert f"the largest error is {found['largest_error']:.3f}" in write_report(smoke, progress=False).read_text()
+
+
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_notebooks_are_stripped_thin_and_portable(path):
     book = nbformat.read(path, as_version=4)

@@ -114,12 +114,13 @@ def run_size(
     image_config, spectrum_config = SIZES[size]
     towers = encoders.ImageEncoder(**image_config), encoders.SpectrumEncoder(**spectrum_config)
     heads = alignment.make_heads(*(tower.n_features for tower in towers), seed=seed)
-    steps_each = (split == "train").sum() // batch_size_for(np.flatnonzero(split == "train"), batch_size)
+    train = np.flatnonzero(split == "train")
+    steps_each = len(train) // batch_size_for(train, batch_size)
     history = alignment.align_fresh(
         alignment.whole_towers(*towers, heads, finetune=True),
         pairs,
         split,
-        cosine_config(epochs, int(steps_each), learning_rate, 1e-2, precision, seed),
+        cosine_config(epochs, steps_each, learning_rate, 1e-2, precision, seed),
         folder,
         batch_size=batch_size,
         label=size,
