@@ -5,88 +5,15 @@ import os
 import numpy as np
 import pytest
 from astropy.io import fits
-from scipy.special import erf
+from test_cutouts import write_cutout
 
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import surveys
-from astroclip_nb.galaxies.pairs import WAVELENGTH, open_pairs
-from astroclip_nb.galaxies.resampling import on_grid, overlap, resample
+from astroclip_nb.galaxies.pairs import open_pairs
+from astroclip_nb.galaxies.resampling import on_grid
 
 COADD, REDROCK = "coadd-4-80613-thru20210324.fits", "redrock-4-80613-thru20210324.fits"
 ARMS = {"B": (3600.0, 2751), "R": (5760.0, 2326), "Z": (7520.0, 2881)}
-
-
-# Resampling
-
-
-def naive_resample(wavelength, flux, ivar):
-    """Bin by bin, with explicit loops."""
-    middle = (wavelength[1:] + wavelength[:-1]) / 2
-    edges = np.r_[2 * wavelength[0] - middle[0], middle, 2 * wavelength[-1] - middle[-1]]
-    spectrum, new_ivar = np.zeros(len(WAVELENGTH)), np.zeros(len(WAVELENGTH))
-    for k, centre in enumerate(WAVELENGTH):
-        total = covered = variance = 0.0
-        near = (edges[1:] > centre - 0.4) & (edges[:-1] < centre + 0.4) & (ivar > 0)
-        for j in np.flatnonzero(near):
-            shared = min(edges[j + 1], centre + 0.4) - max(edges[j], centre - 0.4)
-            total, covered = total + shared * flux[j], covered + shared
-            variance += shared**2 / ivar[j]
-        if covered >= 0.4:
-            spectrum[k], new_ivar[k] = total / covered, covered**2 / variance
-    return spectrum, new_ivar
-
-
-@pytest.mark.parametrize(
-    "wavelength",
-    [np.arange(3700.3, 9000, 1.7), 10 ** np.arange(3.56, 3.99, 1e-4), np.arange(3500, 9900, 0.31)],
-)
-def test_resampling_agrees_with_loops(wavelength):
-    rng = np.random.default_rng(0)
-    flux = rng.normal(5, 1, len(wavelength))
-    ivar = rng.uniform(0.5, 2, len(wavelength)) * (rng.random(len(wavelength)) > 0.05)
-    spectrum, new_ivar = resample(wavelength, flux, ivar)
-    expected, expected_ivar = naive_resample(wavelength, flux, ivar)
-    np.testing.assert_allclose(spectrum[0], expected, atol=1e-4)
-    np.testing.assert_allclose(new_ivar[0], expected_ivar, rtol=1e-4, atol=1e-6)
-
-
-def test_resampling_keeps_flux_and_identity():
-    wavelength = 10 ** np.arange(np.log10(3650), np.log10(9700), 1.3e-4)
-    line = np.exp(-0.5 * ((wavelength - 6564.6) / 3) ** 2)
-    spectrum, _ = resample(wavelength, line)
-    edges = np.sqrt(wavelength[1:] * wavelength[:-1])
-    assert spectrum.sum() * 0.8 == pytest.approx((line[1:-1] * np.diff(edges)).sum(), rel=1e-4)
-    flux = np.random.default_rng(0).normal(size=(2, 7781))
-    same, ivar = resample(WAVELENGTH, flux, np.full_like(flux, 4))
-    np.testing.assert_allclose(same, flux, atol=1e-6)
-    np.testing.assert_allclose(ivar, 4, rtol=1e-5)
-
-
-def test_resampled_ivar_is_the_scatter():
-    """Noise of known variance, resampled many times, scatters as the returned ivar says."""
-    wavelength = 5000 + 0.5 * np.arange(600)
-    noise = np.random.default_rng(0).normal(0, 2, (2000, 600))
-    spectrum, ivar = resample(wavelength, noise, np.full_like(noise, 0.25))
-    inside = (WAVELENGTH > 5010) & (WAVELENGTH < 5290)
-    assert np.median(spectrum[:, inside].var(0) * ivar[0, inside]) == pytest.approx(1, rel=0.01)
-
-
-def test_uncovered_and_not_finite_bins_are_masked():
-    wavelength = np.arange(4000.0, 5000, 0.8)
-    flux = np.ones(len(wavelength))
-    flux[[100, 101, 102]] = np.nan, np.inf, -np.inf
-    spectrum, ivar = resample(wavelength, flux)
-    assert np.isfinite(spectrum).all() and set(np.unique(ivar)) == {0, 1}
-    known = ivar[0] > 0
-    assert known[(WAVELENGTH > 4001) & (WAVELENGTH < 4999)].sum() == 1247 - 3
-    assert (spectrum[0, ~known] == 0).all() and not known[WAVELENGTH < 3999].any()
-
-
-def test_resampling_refuses_disorder():
-    with pytest.raises(InputError, match="increasing"):
-        resample(np.array([5000.0, 4000.0]), np.ones(2))
-    with pytest.raises(InputError, match="3 bins, its wavelengths 2"):
-        resample(np.array([4000.0, 5000.0]), np.ones(3))
 
 
 # DESI
@@ -318,82 +245,6 @@ def test_repeated_targetid_is_refused(tmp_path):
         file["FIBERMAP"].data["TARGETID"][:] = 7
     with pytest.raises(InputError, match="TARGETID 7 occurs more than once.* give the coadd file"):
         surveys.read_spectra(path)
-
-
-# Legacy Surveys
-
-
-def write_cutout(path, image, bands="grz", scale=0.262):
-    header = fits.Header({"BANDS": bands, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
-    header.update(CD1_1=-scale / 3600, CD2_2=scale / 3600, CD1_2=0.0, CD2_1=0.0)
-    fits.PrimaryHDU(image.astype(np.float32), header).writeto(path)
-    return path
-
-
-def test_real_cutout(shared_data):
-    path = shared_data / "legacy-grz-225px.fits"
-    image = surveys.read_legacy_cutout(path)
-    assert image.dtype == np.float32 and image.shape == (3, 152, 152)
-    np.testing.assert_array_equal(image, fits.getdata(path)[:, 36:188, 36:188])
-    for band in image:  # the galaxy is in the middle
-        assert np.unravel_index(band.argmax(), band.shape) == (76, 76)
-    padded = surveys.read_legacy_cutout(path, 300)
-    np.testing.assert_array_equal(padded[:, 37:262, 37:262], fits.getdata(path))
-    assert padded[:, :37].any() == padded[:, :, 262:].any() == False  # noqa: E712
-    with pytest.raises(InputError, match="cut off in the middle"):
-        surveys.read_legacy_cutout(shared_data / "legacy-grz-truncated.fits")
-
-
-def test_bands_are_found_by_name(tmp_path):
-    image = np.arange(5, dtype=float)[:, None, None] * np.ones((5, 160, 160))
-    found = surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image, "ugriz"))
-    np.testing.assert_array_equal(found[:, 0, 0], [1, 2, 4])
-    with pytest.raises(InputError, match="'gri' lacks z"):
-        surveys.read_legacy_cutout(write_cutout(tmp_path / "b.fits", image[:3], "gri"))
-    with pytest.raises(InputError, match=r"shape \(3, 160, 160\) with BANDS = 'gr'"):
-        surveys.read_legacy_cutout(write_cutout(tmp_path / "c.fits", image[:3], "gr"))
-    fits.PrimaryHDU(image[:3], fits.Header({"BANDS": "grz"})).writeto(tmp_path / "d.fits")
-    with pytest.raises(InputError, match="no pixel scale"):
-        surveys.read_legacy_cutout(tmp_path / "d.fits")
-    for number, scale in enumerate([0, 0.262 * 3600]):  # the second: arcsec where degrees belong
-        path = write_cutout(tmp_path / f"{number}.fits", image[:3], scale=scale)
-        with pytest.raises(InputError, match="header gives a pixel scale of .* expected about 0.262"):
-            surveys.read_legacy_cutout(path)
-
-
-def gaussian(size, scale, sigma=1.2, offset=0.9):
-    """Light of a Gaussian (sigma and offset in arcsec, flux 1) falling in each pixel, analytic."""
-    edges = (np.arange(size + 1) - size / 2) * scale
-
-    def share(centre):
-        return np.diff(erf((edges - centre) / sigma / np.sqrt(2))) / 2
-
-    return np.outer(share(-offset), share(offset))
-
-
-@pytest.mark.parametrize("scale, size", [(0.131, 320), (0.2359, 200), (0.4, 110)])
-def test_other_pixel_scale_keeps_flux_and_place(tmp_path, scale, size):
-    image = np.array([1, 2, 5])[:, None, None] * gaussian(size, scale)
-    found = surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image, scale=scale))
-    assert found.shape == (3, 152, 152)
-    np.testing.assert_allclose(found.sum((1, 2)), [1, 2, 5], rtol=1e-5)
-    x = (np.arange(152) - 75.5) * 0.262
-    assert (found[0].sum(0) * x).sum() == pytest.approx(0.9, abs=1e-3)
-    assert (found[0].sum(1) * x).sum() == pytest.approx(-0.9, abs=1e-3)
-    truth = gaussian(152, 0.262)
-    assert np.abs(found[0] - truth).max() < 0.1 * truth.max()
-
-
-def test_pixels_that_are_not_finite_are_refused(tmp_path):
-    image = np.zeros((3, 160, 160))
-    image[1, 3, :2] = np.nan, np.inf
-    with pytest.raises(InputError, match="2 of 76800 pixels are not finite"):
-        surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image))
-
-
-def test_overlap_rows_sum_to_the_bins():
-    edges, new_edges = np.array([0.0, 1, 3, 4]), np.array([0.5, 2, 3.5])
-    np.testing.assert_allclose(overlap(edges, new_edges).toarray(), [[0.5, 1, 0], [0, 1, 0.5]])
 
 
 # Pairs

@@ -1,0 +1,77 @@
+"""Cut-outs of the Legacy Surveys: a real one where it is at hand, small ones in its layout otherwise."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from scipy.special import erf
+
+from astroclip_nb.errors import InputError
+from astroclip_nb.galaxies import surveys
+
+
+def write_cutout(path, image, bands="grz", scale=0.262):
+    header = fits.Header({"BANDS": bands, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
+    header.update(CD1_1=-scale / 3600, CD2_2=scale / 3600, CD1_2=0.0, CD2_1=0.0)
+    fits.PrimaryHDU(image.astype(np.float32), header).writeto(path)
+    return path
+
+
+def test_real_cutout(shared_data):
+    path = shared_data / "legacy-grz-225px.fits"
+    image = surveys.read_legacy_cutout(path)
+    assert image.dtype == np.float32 and image.shape == (3, 152, 152)
+    np.testing.assert_array_equal(image, fits.getdata(path)[:, 36:188, 36:188])
+    for band in image:  # the galaxy is in the middle
+        assert np.unravel_index(band.argmax(), band.shape) == (76, 76)
+    padded = surveys.read_legacy_cutout(path, 300)
+    np.testing.assert_array_equal(padded[:, 37:262, 37:262], fits.getdata(path))
+    assert padded[:, :37].any() == padded[:, :, 262:].any() == False  # noqa: E712
+    with pytest.raises(InputError, match="cut off in the middle"):
+        surveys.read_legacy_cutout(shared_data / "legacy-grz-truncated.fits")
+
+
+def test_bands_are_found_by_name(tmp_path):
+    image = np.arange(5, dtype=float)[:, None, None] * np.ones((5, 160, 160))
+    found = surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image, "ugriz"))
+    np.testing.assert_array_equal(found[:, 0, 0], [1, 2, 4])
+    with pytest.raises(InputError, match="'gri' lacks z"):
+        surveys.read_legacy_cutout(write_cutout(tmp_path / "b.fits", image[:3], "gri"))
+    with pytest.raises(InputError, match=r"shape \(3, 160, 160\) with BANDS = 'gr'"):
+        surveys.read_legacy_cutout(write_cutout(tmp_path / "c.fits", image[:3], "gr"))
+    fits.PrimaryHDU(image[:3], fits.Header({"BANDS": "grz"})).writeto(tmp_path / "d.fits")
+    with pytest.raises(InputError, match="no pixel scale"):
+        surveys.read_legacy_cutout(tmp_path / "d.fits")
+    for number, scale in enumerate([0, 0.262 * 3600]):  # the second: arcsec where degrees belong
+        path = write_cutout(tmp_path / f"{number}.fits", image[:3], scale=scale)
+        with pytest.raises(InputError, match="header gives a pixel scale of .* expected about 0.262"):
+            surveys.read_legacy_cutout(path)
+
+
+def gaussian(size, scale, sigma=1.2, offset=0.9):
+    """Light of a Gaussian (sigma and offset in arcsec, flux 1) falling in each pixel, analytic."""
+    edges = (np.arange(size + 1) - size / 2) * scale
+
+    def share(centre):
+        return np.diff(erf((edges - centre) / sigma / np.sqrt(2))) / 2
+
+    return np.outer(share(-offset), share(offset))
+
+
+@pytest.mark.parametrize("scale, size", [(0.131, 320), (0.2359, 200), (0.4, 110)])
+def test_other_pixel_scale_keeps_flux_and_place(tmp_path, scale, size):
+    image = np.array([1, 2, 5])[:, None, None] * gaussian(size, scale)
+    found = surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image, scale=scale))
+    assert found.shape == (3, 152, 152)
+    np.testing.assert_allclose(found.sum((1, 2)), [1, 2, 5], rtol=1e-5)
+    x = (np.arange(152) - 75.5) * 0.262
+    assert (found[0].sum(0) * x).sum() == pytest.approx(0.9, abs=1e-3)
+    assert (found[0].sum(1) * x).sum() == pytest.approx(-0.9, abs=1e-3)
+    truth = gaussian(152, 0.262)
+    assert np.abs(found[0] - truth).max() < 0.1 * truth.max()
+
+
+def test_pixels_that_are_not_finite_are_refused(tmp_path):
+    image = np.zeros((3, 160, 160))
+    image[1, 3, :2] = np.nan, np.inf
+    with pytest.raises(InputError, match="2 of 76800 pixels are not finite"):
+        surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image))
