@@ -40,16 +40,16 @@ def test_file_is_a_valid_pairs_file(whole):
         assert len(pairs) == 70 and pairs.image_size == 152 and pairs.has_ivar
         assert pairs.attributes["origin"] == "simulated" and pairs.attributes["seed"] == 3
         assert set(pairs.catalogue) == set(survey.CATALOGUE)
-        assert (pairs.catalogue["mag_r"] < 19.5).all()
+        assert (pairs.catalogue["mag_r"] < 20.175).all()
         assert (pairs.catalogue["fibre_mag_r"] > pairs.catalogue["mag_r"]).all()
 
 
 def test_the_version_stands_for_these_galaxies():
     """A change that moves them must raise VERSION (and this line), or old files would pass for new ones."""
     found = simulate_spectra(3, 3)
-    assert VERSION == 1
-    assert found["mag_r"] == pytest.approx([18.56396, 18.91297, 19.42367], abs=1e-4)
-    assert found["spectrum"][:, 4000] == pytest.approx([10.8448, 6.4767, 4.8253], abs=1e-3)
+    assert VERSION == 2
+    assert found["mag_r"] == pytest.approx([19.24262, 19.28715, 19.81153], abs=1e-4)
+    assert found["spectrum"][:, 4000] == pytest.approx([6.0636, 4.3593, 3.7020], abs=1e-3)
 
 
 def test_galaxies_do_not_depend_on_their_number_or_on_workers(folder, whole):
@@ -108,7 +108,8 @@ def test_without_noise_the_same_galaxies_and_their_truth(folder, whole):
 def test_fibre_sees_what_desi_sees(folder, whole):
     """Median fibre magnitude less median magnitude of BGS Bright: 1.37 (desispec's BGS configuration)."""
     with open_pairs(whole) as pairs:
-        difference = np.median(pairs.catalogue["fibre_mag_r"]) - np.median(pairs.catalogue["mag_r"])
+        bright = pairs.catalogue["mag_r"] < 19.5
+        difference = np.subtract(*(np.median(pairs.catalogue[name][bright]) for name in ("fibre_mag_r", "mag_r")))
     assert difference == pytest.approx(1.37, abs=0.35)
 
 

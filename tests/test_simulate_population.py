@@ -12,7 +12,7 @@ BLOCKS = 20
 
 @pytest.fixture(scope="module")
 def galaxies():
-    """1,280 galaxies with r < 19.5 and their light."""
+    """1,280 galaxies of the survey and their light."""
     parts = [survey.draw_block(7, block) for block in range(BLOCKS)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -25,31 +25,46 @@ def colours(galaxies):
 
 def test_every_galaxy_is_in_the_survey(galaxies, colours):
     assert len(galaxies["redshift"]) == BLOCKS * survey.BLOCK
-    assert colours["r"].max() < 19.5 and colours["r"].min() > 13.5
-    assert np.median(colours["r"]) == pytest.approx(18.9, abs=0.15)  # Hahn et al. (2023): counts rise as 10^0.5r
+    assert colours["r"].max() < 20.175 and colours["r"].min() > 13.5
+    bright = colours["r"] < 19.5
+    assert np.median(colours["r"][bright]) == pytest.approx(18.9, abs=0.15)  # Hahn et al. (2023): counts as 10^0.5r
+
+
+def test_fibre_magnitudes_by_size_are_those_of_images():
+    rows = survey.observe_block(5, 0, survey.BLOCK)
+    difference = survey.expected_fibre_magnitude(survey.draw_block(5, 0)) - rows["fibre_mag_r"]
+    assert abs(np.median(difference)) < 0.05 and difference.std() < 0.15
+
+
+def test_faint_galaxies_have_light_in_the_fibre(galaxies, colours):
+    faint = colours["r"] > 19.5
+    passive = histories.is_passive(galaxies["galaxy_type"])
+    in_fibre = survey.expected_fibre_magnitude(galaxies)
+    assert in_fibre[faint & passive].max() < 20.75 < in_fibre[faint & ~passive].max() < 21.5 < in_fibre.max()
 
 
 def test_as_many_galaxies_as_on_the_sky():
-    """BGS Bright: 860 per square degree (Hahn et al. 2023), here from the mass function and the light per mass."""
+    """BGS Bright and Faint: 864 and 533 per square degree (Hahn et al. 2023), here from mass function and light."""
     rng = np.random.default_rng(1)
-    table, n = tables(), 2000
+    table, n = tables(), 24_000
     redshift, log_mass = np.meshgrid(table.redshift, np.linspace(7.5, 12.1, 93), indexing="ij")
     per_cell = population.mass_function(log_mass) * table.volume_element[:, None]
     per_cell *= np.diff(table.redshift)[0] * 0.05 * np.radians(1) ** 2
     drawn = population.draw_galaxies(n, rng)
     stars.add_light(drawn)
     r = survey.magnitude(drawn["flux"].sum(axis=1)[:, 1])
-    bright = (r < 19.5) & (r > 13.5)
+    target = survey.is_target(drawn, rng)
     # The draw covers the cells above a least mass, in proportion to their galaxies.
-    faintest = 19.5 - 5 * np.log10(table.luminosity_distance / 3.0857e19) - table.redshift
+    faintest = 20.175 - 5 * np.log10(table.luminosity_distance / 3.0857e19) - table.redshift
     considered = (
         (log_mass > np.log10(0.22) - 0.4 * (faintest - 4.65)[:, None]) & (redshift > 0.01) & (redshift < 0.6)
     )
-    assert per_cell[considered].sum() * bright.mean() == pytest.approx(860, rel=0.15)
+    bright, faint = (per_cell[considered].sum() * (target & chosen).mean() for chosen in (r < 19.5, r > 19.5))
+    assert bright == pytest.approx(864, rel=0.1) and faint == pytest.approx(533, rel=0.1)
 
 
-def test_redshifts_are_those_of_the_bright_survey(galaxies):
-    low, median, high = np.percentile(galaxies["redshift"], [16, 50, 84])
+def test_redshifts_are_those_of_the_bright_survey(galaxies, colours):
+    low, median, high = np.percentile(galaxies["redshift"][colours["r"] < 19.5], [16, 50, 84])
     assert median == pytest.approx(0.19, abs=0.015)
     assert 0.08 < low < 0.12 and 0.26 < high < 0.34
 

@@ -55,6 +55,16 @@ def test_degraded_noise_matches_its_ivar():
     assert out_ivar[seen, 1200].std() > 0.05  # the noise does differ from spectrum to spectrum
 
 
+def test_noise_is_added_until_the_signal_is_one_sigma():
+    """However bright a galaxy is, some of its views are as noisy as the faintest; those that are get no noisier."""
+    flux = torch.cat([torch.full((400, 7781), signal) for signal in (20.0, 0.5)])
+    out, ivar = spectra.degrade(flux, torch.ones_like(flux), torch.Generator().manual_seed(4))
+    signal = (out * ivar.sqrt()).sum(1) / (ivar > 0).sum(1)
+    bright, faint = signal[:400], signal[400:]
+    assert 0.9 < bright.min() < 1.3 and ((bright > 18) & (bright < 22)).float().mean() > 0.45
+    assert abs(faint.mean() - 0.5) < 0.02
+
+
 def test_degrading_masks_ranges_and_sometimes_an_arm():
     flux, ivar = noisy(400)
     _, out = spectra.degrade(flux, ivar, torch.Generator().manual_seed(2))

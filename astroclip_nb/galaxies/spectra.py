@@ -40,11 +40,11 @@ def estimated_ivar(spectrum):
 def degrade(spectrum, ivar, generator):
     """What another night could have made of each spectrum: (flux, ivar), both (N, L) float32.
 
-    More noise (half of them, up to three times sigma: in a survey noise goes with distance, and a tower that never
-    saw a near galaxy through clouds would take it for a far one); a smooth calibration error of some 15 %; steps
-    between the arms of 2 %, and of 12 % in every other spectrum, as where an arm's fibre or flux standard was off;
-    up to three masked ranges of up to 480 A; and in one of ten a whole arm missing. Real spectra have all of these,
-    and towers trained without them trip over the first.
+    More noise (half of them, at most until the mean signal is one sigma: in a survey noise goes with distance, and
+    a tower that never saw a near galaxy through clouds would take it for a far one); a smooth calibration error of
+    some 15 %; steps between the arms of 2 %, and of 12 % in every other spectrum, as where an arm's fibre or flux
+    standard was off; up to three masked ranges of up to 480 A; and in one of ten a whole arm missing. Real spectra
+    have all of these, and towers trained without them trip over the first.
     """
     n, length = spectrum.shape
 
@@ -54,8 +54,10 @@ def degrade(spectrum, ivar, generator):
     def uniform(*shape):
         return torch.rand(n, *shape, generator=generator)
 
-    more = torch.where(uniform(1) < 0.5, 3 ** uniform(1), 1.0)  # factor on sigma
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt()
+    observed = (ivar > 0).sum(1, keepdim=True).clamp(min=1)
+    signal = (spectrum.float() * ivar.float().sqrt()).nansum(1, keepdim=True) / observed
+    more = torch.where(uniform(1) < 0.5, signal.clamp(min=1) ** uniform(1), 1.0)  # factor on sigma
     flux = spectrum.float() + normal(length) * sigma * (more.square() - 1).sqrt()
 
     x = torch.linspace(-1, 1, length)

@@ -12,7 +12,9 @@ from .tables import tables
 
 MASS_LIMITS = (7.5, 12.1)
 REDSHIFT_LIMITS = (0.01, 0.6)
-FAINTEST_R = 19.5  # the DESI Bright Galaxy Survey, BGS Bright (Hahn et al. 2023)
+# The DESI Bright Galaxy Survey (Hahn et al. 2023): all galaxies to the first limit (BGS Bright), those of high
+# surface brightness between the first and the second (BGS Faint).
+BGS_BRIGHT, BGS_FAINT = 19.5, 20.175  # r magnitudes
 BRIGHTEST_R = 13.5
 HEAVIER = 0.13  # dex
 
@@ -59,7 +61,7 @@ def mass_function(log_mass):
 
 
 def mass_and_redshift(n, rng):
-    """Redshift and log mass: mass function times comoving volume, where r < 19.5 is possible at all.
+    """Redshift and log mass: mass function times comoving volume, where r < 20.175 is possible at all.
 
     The faintest mass considered at each redshift has the lowest mass-to-light ratio, 0.22 Msun/Lsun in r; the
     cut in magnitude itself comes later, when the colours are known.
@@ -68,7 +70,7 @@ def mass_and_redshift(n, rng):
     log_mass = np.linspace(*MASS_LIMITS, 185)
     distance_modulus = 5 * np.log10(table.luminosity_distance / 3.0857e19)
     solar_r = 4.65  # absolute AB magnitude of the Sun in r (Willmer 2018)
-    brightest = FAINTEST_R - distance_modulus - table.redshift  # with the K-correction of a blue galaxy
+    brightest = BGS_FAINT - distance_modulus - table.redshift  # with the K-correction of a blue galaxy
     least = np.log10(0.22) - 0.4 * (brightest - solar_r)
     density = mass_function(log_mass) * table.volume_element[:, None]
     inside = (table.redshift > REDSHIFT_LIMITS[0]) & (table.redshift < REDSHIFT_LIMITS[1])

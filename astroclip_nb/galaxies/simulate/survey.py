@@ -8,14 +8,19 @@ any of them.
 import numpy as np
 
 from . import artefacts, images
+from .histories import is_passive
 from .instrument import observe
-from .population import BRIGHTEST_R, FAINTEST_R, draw_galaxies
+from .population import BGS_BRIGHT, BGS_FAINT, BRIGHTEST_R, draw_galaxies
 from .spectra import fibre_spectra
 from .stars import add_light
 
 BLOCK = 64  # galaxies
-PROPOSALS = 480  # galaxies drawn at a time: about one in six is bright enough
+PROPOSALS = 360  # galaxies drawn at a time: about one in five is in the survey
 POINT_SOURCE = 0.79  # of a star's light is inside 1.5 arcsec in 1 arcsec seeing: Legacy Survey fibre fluxes
+# BGS Faint (Hahn et al. 2023, section 4): fibre magnitudes in r below the first limit, or below the second where a
+# colour promises emission lines. More galaxies pass here than DESI's 533 per square degree: the share that is kept.
+FAINT_FIBRE, FAINT_FIBRE_LINES = 20.75, 21.5
+FAINT_KEPT = 0.75
 LARGEST_SEED = 2**22 - 1
 POPULATION, IMAGE, NOISE = range(3)  # what a generator is for
 
@@ -48,17 +53,35 @@ CATALOGUE = {
 
 
 def draw_block(seed: int, block: int) -> dict[str, np.ndarray]:
-    """The galaxies of one block, 13.5 < r < 19.5: the arrays of ``draw_galaxies`` and ``add_light``."""
+    """The galaxies of one block, BGS Bright and Faint: the arrays of ``draw_galaxies`` and ``add_light``."""
     rng = np.random.default_rng([seed, POPULATION, block])
     found, parts = 0, []
     while found < BLOCK:
         galaxies = draw_galaxies(PROPOSALS, rng)
         add_light(galaxies)
-        r = magnitude(galaxies["flux"].sum(axis=1)[:, 1])
-        bright = np.flatnonzero((r > BRIGHTEST_R) & (r < FAINTEST_R))
-        parts.append({name: values[bright] for name, values in galaxies.items()})
-        found += len(bright)
+        chosen = np.flatnonzero(is_target(galaxies, rng))
+        parts.append({name: values[chosen] for name, values in galaxies.items()})
+        found += len(chosen)
     return {name: np.concatenate([part[name] for part in parts])[:BLOCK] for name in parts[0]}
+
+
+def is_target(galaxies, rng):
+    """Whether DESI's Bright Galaxy Survey would observe each galaxy, (n,) bool: in BGS Bright or BGS Faint."""
+    r = magnitude(galaxies["flux"].sum(axis=1)[:, 1])
+    limit = np.where(is_passive(galaxies["galaxy_type"]), FAINT_FIBRE, FAINT_FIBRE_LINES)
+    compact = (expected_fibre_magnitude(galaxies) < limit) & (rng.random(len(r)) < FAINT_KEPT)
+    return (r > BRIGHTEST_R) & ((r < BGS_BRIGHT) | (r < BGS_FAINT) & compact)
+
+
+def expected_fibre_magnitude(galaxies):
+    """r magnitude (n,) in the fibre by sizes alone, before there is an image; within 0.1 of the image's.
+
+    The shares are fits to images drawn with ``images.render``, sizes in arcsec.
+    """
+    flux = galaxies["flux"][:, :, 1]
+    bulge = 1 / (1 + (galaxies["bulge_re"] / 0.77) ** 1.15)
+    disc = 1 / (1 + (galaxies["disc_re"] * np.sqrt(galaxies["disc_q"]) / 0.735) ** 1.57)
+    return magnitude(POINT_SOURCE * (flux[:, 0] * bulge + flux[:, 1:].sum(axis=1) * disc))
 
 
 def magnitude(nanomaggies):
