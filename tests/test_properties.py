@@ -239,3 +239,16 @@ def test_redshift_densities(aligned):
     assert crps["spectrum"] < crps["image"] and crps["cross-modal, InfoNCE"] < 2 * crps["cross-modal"]
     # One neighbour alone would say that it is certain.
     assert len(true) == 400 and densities["cross-modal"].centre.shape == (400, 20)
+
+
+def test_errors_with_noise_against_a_redshift_that_is_the_mean_flux():
+    """A predictor that reads the first bin: its error is the noise added to it, none where no noise was."""
+    flux = np.repeat([[8.0], [2.0], [0.5]], 1000, axis=1)
+    found = properties.errors_with_noise(
+        flux, np.ones_like(flux), flux[:, 0], lambda noisy, ivar: noisy.mean(1), [4, 1, 50], draws=20
+    )
+    assert list(found) == [4, 1] and [len(error) for _, error in found.values()] == [20, 40]
+    signal, error = found[4]
+    np.testing.assert_allclose(signal, 4, atol=0.2)
+    # Sigma doubles from 1: sqrt(3) is added to each of 1,000 bins; a half-normal's mean is sqrt(2 / pi) sigma.
+    assert error.mean() == pytest.approx(np.sqrt(3 / 1000) / 9 * np.sqrt(2 / np.pi), rel=0.5)

@@ -126,3 +126,11 @@ def test_calibration_of_uniform_values_is_the_diagonal():
     diagonal, narrow = (line for line in figure.axes[1].lines if line.get_label() in ("image", "narrow"))
     np.testing.assert_allclose(diagonal.get_ydata(), diagonal.get_xdata(), atol=2e-3)
     assert narrow.get_ydata()[50] < 0.4
+
+
+def test_noise_tolerance_writes_the_share_of_small_errors_at_each_level():
+    found = {5: (np.full(4, 5.0), np.array([0.001, 0.002, 0.04, 0.2])), 1: (np.ones(2), np.array([0.3, 0.0]))}
+    figure = score_figures.noise_tolerance(found)
+    assert_readable(figure)
+    assert "75%" in said(figure) and "50%" in said(figure) and "signal to noise" in said(figure)
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["1", "5"]

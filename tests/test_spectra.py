@@ -65,6 +65,23 @@ def test_noise_is_added_until_the_signal_is_one_sigma():
     assert abs(faint.mean() - 0.5) < 0.02
 
 
+def test_noise_of_a_wanted_size_is_added_and_told():
+    clean = torch.tensor([[12.0], [1.0]]).expand(2, 7781)
+    flux, ivar = spectra.with_noise(clean, torch.ones_like(clean), 3, torch.Generator().manual_seed(5))
+    assert torch.allclose(spectra.signal_to_noise(flux, ivar), torch.tensor([[3.0], [1.0]]), atol=0.05)
+    assert abs((flux[0] - 12).std() - 15**0.5) < 0.1 and ivar[0, 0] == 1 / 16  # 1 + 15 = 16 times the variance
+    assert torch.equal(flux[1], clean[1]) and (ivar[1] == 1).all()
+
+
+def test_masked_bins_have_no_signal_and_get_no_noise():
+    flux, ivar = torch.full((1, 7781), 4.0), torch.ones(1, 7781)
+    flux[:, :3000], ivar[:, :3000] = torch.nan, 0
+    assert spectra.signal_to_noise(flux, ivar).item() == 4
+    out, out_ivar = spectra.with_noise(torch.nan_to_num(flux), ivar, 1, torch.Generator().manual_seed(6))
+    assert (out[:, :3000] == 0).all() and (out_ivar[:, :3000] == 0).all()
+    assert (spectra.signal_to_noise(flux, torch.zeros_like(ivar)) == 0).all()
+
+
 def test_degrading_masks_ranges_and_sometimes_an_arm():
     flux, ivar = noisy(400)
     _, out = spectra.degrade(flux, ivar, torch.Generator().manual_seed(2))

@@ -63,6 +63,33 @@ def knn_predict(train_x, train_y, query_x, k=16, weights="distance"):
     return np.einsum("qk,qk...->q...", weight, np.asarray(train_y, np.float64)[known][index])
 
 
+def errors_with_noise(flux, ivar, redshift, predict, levels, draws=8, seed=0):
+    """Redshift errors of spectra to which noise is added: {level: (signal, error)}, each (n * draws,).
+
+    flux, ivar : (N, L) spectra of known ``redshift`` (N,); predict(flux, ivar) gives their redshifts. At every
+    level of signal to noise (`spectra.signal_to_noise`) only spectra that have more count; error: |dz| / (1 + z).
+    """
+    import torch
+
+    from . import spectra
+
+    flux, ivar = (torch.from_numpy(np.asarray(array, np.float32)) for array in (flux, ivar))
+    generator = torch.Generator().manual_seed(seed)
+    own = spectra.signal_to_noise(flux, ivar)[:, 0].numpy()
+    found = {}
+    for level in levels:
+        chosen = np.flatnonzero(own > level)
+        signal, error = [], []
+        for _ in range(draws if len(chosen) else 0):
+            noisy = spectra.with_noise(flux[chosen], ivar[chosen], level, generator)
+            signal.append(spectra.signal_to_noise(*noisy)[:, 0].numpy())
+            predicted = predict(*(array.numpy() for array in noisy))
+            error.append(np.abs(predicted - redshift[chosen]) / (1 + redshift[chosen]))
+        if signal:
+            found[level] = np.concatenate(signal), np.concatenate(error)
+    return found
+
+
 def scores(true, predicted, quantity="", bootstrap=500, seed=0):
     """How well ``predicted`` (N,) meets ``true`` (N,), NaN truths left out; a dict of plain numbers.
 

@@ -218,6 +218,27 @@ def few_shot(result, quantity):
     return figure
 
 
+def noise_tolerance(found, tolerance=0.05):
+    """Redshift errors of spectra made noisier, each dot one draw of the noise.
+
+    found : {level: (signal, error)} as of `properties.errors_with_noise`. Rings are medians; above, the share of
+    errors of at most ``tolerance``.
+    """
+    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 2.8), layout="constrained")
+    levels = sorted(found)
+    for level in levels:
+        signal, error = found[level]
+        axis.scatter(signal, np.maximum(error, 1e-4), s=9, color=COLOURS["spectrum"], alpha=0.5, lw=0)
+        axis.plot(level, np.median(error), "o", ms=8, mfc="none", color="black")
+        place = {"xycoords": ("data", "axes fraction"), "ha": "center", "size": SMALL}
+        axis.annotate(f"{np.mean(error <= tolerance):.0%}", (level, 1.02), **place)
+    axis.axhline(tolerance, color="0.5", ls="--", lw=0.8)
+    axis.set(xscale="log", yscale="log", xlabel="signal to noise per 0.8 Å", ylabel=r"$|\Delta z| / (1 + z)$")
+    axis.set_xticks(levels, [f"{level:g}" for level in levels])
+    axis.set_xticks([], minor=True)
+    return figure
+
+
 def calibration(pit):
     """Are the predicted distributions right? Histogram of the probability integral transform, and coverage.
 

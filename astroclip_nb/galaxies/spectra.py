@@ -37,6 +37,19 @@ def estimated_ivar(spectrum):
     return torch.where(valid, sigma.clamp(min=1e-8) ** -2, 0.0)
 
 
+def signal_to_noise(spectrum, ivar):
+    """Mean flux over its standard deviation of the valid bins of each spectrum: (N, 1) float32, 0 where none is."""
+    observed = (ivar > 0).sum(1, keepdim=True).clamp(min=1)
+    return (spectrum.float() * ivar.float().sqrt()).nansum(1, keepdim=True) / observed
+
+
+def with_noise(spectrum, ivar, target, generator):
+    """Spectra and ivar (N, L) with noise added until their ``signal_to_noise`` is ``target``; noisier ones stay."""
+    more = (signal_to_noise(spectrum, ivar) / target).clamp(min=1)  # factor on sigma
+    sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt() * (more.square() - 1).sqrt()
+    return spectrum.float() + torch.randn(spectrum.shape, generator=generator) * sigma, ivar.float() / more.square()
+
+
 def degrade(spectrum, ivar, generator):
     """What another night could have made of each spectrum: (flux, ivar), both (N, L) float32.
 
@@ -55,9 +68,8 @@ def degrade(spectrum, ivar, generator):
         return torch.rand(n, *shape, generator=generator)
 
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt()
-    observed = (ivar > 0).sum(1, keepdim=True).clamp(min=1)
-    signal = (spectrum.float() * ivar.float().sqrt()).nansum(1, keepdim=True) / observed
-    more = torch.where(uniform(1) < 0.5, signal.clamp(min=1) ** uniform(1), 1.0)  # factor on sigma
+    signal = signal_to_noise(spectrum, ivar).clamp(min=1)
+    more = torch.where(uniform(1) < 0.5, signal ** uniform(1), 1.0)  # factor on sigma
     flux = spectrum.float() + normal(length) * sigma * (more.square() - 1).sqrt()
 
     x = torch.linspace(-1, 1, length)
