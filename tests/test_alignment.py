@@ -180,6 +180,22 @@ def test_towers_go_to_disk_and_embed_what_comes_from_anywhere(pairs, cached, spl
     assert json.loads((tmp_path / "image_encoder.json").read_text())["seed"] == 0
 
 
+def test_towers_that_embedded_something_can_be_trained(pairs, monkeypatch):
+    """On a GPU too, where embedding moves their weights: here a round of another number type stands for the way."""
+    move = torch.nn.Module.to
+    monkeypatch.setattr(
+        torch.nn.Module, "to", lambda module, device: move(move(module, torch.float64), torch.float32)
+    )
+    (image, spectrum), heads = tiny_encoders(), alignment.make_heads(512, 32, dimension=16)
+    crops, flux, ivar = (pairs.read(name, np.arange(2)) for name in ("image", "spectrum", "ivar"))
+    alignment.embed_images(image, heads, crops)
+    alignment.embed_spectra(spectrum, heads, flux, ivar)
+    monkeypatch.undo()
+    towers = alignment.whole_towers(image, spectrum, heads, finetune=True).train()
+    towers.loss(*towers(*alignment.central_views(pairs, np.arange(2)))).backward()
+    assert all(parameter.grad is not None for parameter in image.parameters())
+
+
 def test_missing_towers_name_the_notebook(tmp_path):
     with pytest.raises(InputError, match="notebook 04"):
         alignment.load_towers(tmp_path)

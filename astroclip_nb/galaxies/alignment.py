@@ -184,7 +184,6 @@ def load_towers(folder):
     return *encoders, heads.eval()
 
 
-@torch.inference_mode()
 def embed_spectra(spectrum_encoder, heads, flux, ivar=None):
     """Embeddings (N, 128) of spectra (N, 7781) from anywhere, given as arrays on the common grid."""
     flux = torch.from_numpy(np.asarray(flux, np.float32))
@@ -193,7 +192,6 @@ def embed_spectra(spectrum_encoder, heads, flux, ivar=None):
     return _embed(spectrum_encoder, heads.tower_b, normalised)
 
 
-@torch.inference_mode()
 def embed_images(image_encoder, heads, cutouts):
     """Embeddings (N, 128) of images (N, 3, S, S) in nanomaggies/pixel from anywhere, given as an array."""
     crops = images.central_crop(torch.from_numpy(np.asarray(cutouts, np.float32)))
@@ -202,6 +200,9 @@ def embed_images(image_encoder, heads, cutouts):
 
 def _embed(encoder, head, batch):
     device = pick_device()
+    # Not in inference mode, where weights that move to another device become tensors that never train again.
     encoder, head = fast(encoder.to(device).eval()), head.to(device).eval()
-    features = [encoder(part.to(device)).half().float() for part in batch.split(256)]  # rounded as in the cache
-    return nn.functional.normalize(head(torch.cat(features)), dim=1).cpu().numpy()
+    with torch.inference_mode():
+        parts = batch.to(device).split(256)
+        features = torch.cat([encoder(part).half().float() for part in parts])  # rounded as in the cache
+        return nn.functional.normalize(head(features), dim=1).cpu().numpy()
