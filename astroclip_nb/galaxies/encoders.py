@@ -9,6 +9,8 @@ shallower and narrower, on binned input, which costs little because the Legacy S
 pixels and a galaxy's lines span several of the spectrum's.
 """
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -39,7 +41,24 @@ def build_resnet(architecture):
         net = getattr(models, architecture)(weights=None)
     net.n_features = net.fc.in_features
     net.fc = nn.Identity()
+    net.conv1.__class__ = FirstConvolution
     return net
+
+
+def in_float32(device):
+    """A context in which autocast rounds nothing on ``device``."""
+    known = torch.amp.is_autocast_available(device.type)  # not of "meta", on which nothing is computed
+    return torch.autocast(device.type, enabled=False) if known else contextlib.nullcontext()
+
+
+class FirstConvolution(nn.Conv2d):
+    """A convolution that stays in float32 under autocast: it takes differences of neighbouring pixels, of which
+    bfloat16 leaves so little that a galaxy's features moved by up to 4 %, now by 1 %. Of a ResNet-50 it is 3 % of
+    the operations."""
+
+    def forward(self, pixels):
+        with in_float32(pixels.device):
+            return super().forward(pixels.float())
 
 
 def arcsinh_stretch(crops):
@@ -64,8 +83,10 @@ class ImageEncoder(nn.Module):
 
     def forward(self, crops):
         """Features (N, F) float32."""
-        stretched = self.stretch(crops)
-        return self.net(F.avg_pool2d(stretched, self.binning) if self.binning > 1 else stretched)
+        with in_float32(crops.device):
+            pixels = self.stretch(crops)
+            pixels = F.avg_pool2d(pixels, self.binning) if self.binning > 1 else pixels
+        return self.net(pixels).float()
 
 
 def build_spender(filters):
