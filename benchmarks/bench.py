@@ -7,6 +7,7 @@ One thread and CPU time throughout, on random data of the real shapes. Prints a 
 import os
 
 os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"  # before the libraries start theirs
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a core is what is measured, whatever else the machine has
 
 import argparse
 import json

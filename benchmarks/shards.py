@@ -7,6 +7,7 @@ shapes. The workers' rates are given by the clock and by CPU time, since other w
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch start theirs
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the workers' cores are what is measured, whatever else the machine has
 
 import json
 import statistics

@@ -31,6 +31,24 @@ def test_a_quick_run_writes_every_ratio(tmp_path):
     assert not list((ROOT / "benchmarks").glob("tmp*"))
 
 
+def test_training_is_timed_on_the_cpu_whatever_is_there(monkeypatch):
+    """The meta device stands in for a GPU; the models of the comparison are on the CPU."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from astroclip_nb.galaxies import alignment
+    from benchmarks import towers
+
+    monkeypatch.setattr(alignment, "pick_device", lambda: torch.device("meta"))
+    assert all(row["ratio"] > 0 for row in towers.training(quick=True, repeats=1))
+
+
+@pytest.mark.parametrize("module", ["bench", "shards"])
+def test_a_benchmark_shows_no_gpu_to_its_workers(module):
+    code = f"import os; import benchmarks.{module}; print(repr(os.environ['CUDA_VISIBLE_DEVICES']))"
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "0"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "''", done.stderr
+
+
 def test_the_plain_sort_and_top_k_agree(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     from astroclip_nb.retrieval import top_k, unit

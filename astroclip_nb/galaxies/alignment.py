@@ -79,7 +79,7 @@ def _digest(split):
 
 def mean_loss(model, batches):
     """Mean loss over batches of (x, y), for ``fit``: {"validation_loss": float}."""
-    device = pick_device()
+    device = next(model.parameters()).device
     losses = [model.loss(*model(x.to(device), y.to(device))) for x, y in batches]
     return {"validation_loss": torch.stack(losses).mean().item()}
 
