@@ -37,10 +37,13 @@ def processes():
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield
         return
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    gpu = None
+    if torch.cuda.is_available():
+        gpu = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(gpu)
+    # Told its GPU, nccl takes that one for barriers too; left alone it guesses by rank, which numbers no GPU of a
+    # second node.
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE, device_id=gpu)
     try:
         yield
     finally:

@@ -193,6 +193,26 @@ def test_alone_nothing_changes():
     assert distributed.share(x) is x and distributed.own(x) is x
 
 
+@pytest.mark.parametrize("gpus", [True, False])
+def test_a_process_of_a_second_node_joins_with_its_own_gpu(gpus, monkeypatch):
+    """By its number there, 1, not by its rank among all, 9; without GPUs by none."""
+    for name, value in {"WORLD_SIZE": 16, "RANK": 9, "LOCAL_RANK": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    chosen, joined = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(
+        distributed.dist,
+        "init_process_group",
+        lambda backend, timeout, device_id: joined.append((backend, device_id)),
+    )
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with distributed.processes():
+        pass
+    gpu = torch.device("cuda", 1)
+    assert (chosen, joined) == (([gpu], [("nccl", gpu)]) if gpus else ([], [("gloo", None)]))
+
+
 BATCHES = {
     "MoCo": lambda pairs: pretrain.moco_batches(pairs, np.arange(64), 32),
     "autoencoder": lambda pairs: pretrain.autoencoder_batches(pairs, np.arange(64), 32),
