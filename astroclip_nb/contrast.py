@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
-from .device import pick_device
+from .device import autocast, pick_device
 from .distributed import average_gradients, gather, rank, share
 from .errors import InputError
 from .paths import replacing
@@ -166,7 +166,7 @@ def train_epoch(model, batches, optimizer, schedule, precision="fp32"):
     model.train()
     for x, y in batches:
         x, y = (share(batch).to(device, non_blocking=True) for batch in (x, y))
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             a, b = model(x, y)
         loss = model.loss(a, b)  # outside: under autocast its cosines would be bf16
         optimizer.zero_grad(set_to_none=True)

@@ -4,6 +4,7 @@ another, stands in for a GPU."""
 import pytest
 import torch
 
+from astroclip_nb import device
 from astroclip_nb.galaxies import alignment, encoders, images, pretrain, spectra
 
 META = torch.device("meta")
@@ -56,3 +57,14 @@ def test_views_and_normalisation():
         images.random_views(torch.empty(4, 3, 152, 152, device=META), torch.Generator()), torch.Generator()
     )
     assert views.device == spectra.normalise(SPECTRA, SPECTRA).device == META
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_bf16_is_a_wish_that_processors_without_its_instructions_do_not_grant(monkeypatch, has_instructions):
+    monkeypatch.setattr(device, "multiplies_bf16", lambda: has_instructions)
+    layer, x = torch.nn.Linear(3, 2), torch.ones(1, 3)
+    for precision, expected in (("fp32", False), ("bf16", has_instructions)):
+        with device.autocast(torch.device("cpu"), precision):
+            assert (layer(x).dtype == torch.bfloat16) == expected
+    monkeypatch.setattr(torch, "autocast", lambda *_, enabled: enabled)
+    assert device.autocast(torch.device("cuda"), "bf16")

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..device import pick_device
+from ..device import autocast, pick_device
 from ..distributed import own, share
 from ..errors import InputError
 from . import images, spectra
 from .checkpoints import fingerprint_of
-from .inference import fast, multiplies_bf16
+from .inference import fast
 
 BLOCK = 256  # galaxies encoded at a time; also the unit of resuming
 
@@ -54,10 +54,9 @@ def spectrum_views(spectrum, ivar, views, generator):
 def encode(encoder, views, precision="fp32"):
     """Features of each view in turn, stacked to (N, number of views, F) float16."""
     device = pick_device()
-    in_bf16 = precision == "bf16" and (device.type != "cpu" or multiplies_bf16())
     found = []
     for view in views:  # made here and now, in float32: bfloat16 would misplace the pixels of a rotation
-        with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
+        with autocast(device, precision):
             found.append(encoder(view.to(device)).float().cpu())
     return torch.stack(found, 1).half().numpy()
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..device import multiplies_bf16
 from .encoders import SOFTENING, ImageEncoder, arcsinh_stretch
 from .fourier import FourierConvolution
 
@@ -52,11 +53,6 @@ def fast(encoder, precision="fp32"):
         if agree(candidate, encoder, example, tolerance):
             return candidate
     return encoder
-
-
-def multiplies_bf16():
-    """Whether this processor has instructions for bfloat16 products (AVX-512 BF16 or AMX)."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 @torch.inference_mode()
