@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .errors import InputError
 from .paths import replacing
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "prelu": nn.PReLU}
+STATE = {"identity", "history", "best", "model", "optimizer", "schedule"}  # what last.pt holds
 SAVE_EVERY = 30.0  # seconds between checkpoints, so that fast epochs do not wait for the disk
 MAX_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021, section 2.5) clips the learned scale here
 
@@ -187,7 +189,8 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     Writes into ``folder``: metrics.csv (a row per epoch), config.json, best.pt (weights) and last.pt (all that
     is needed to go on). A run that was interrupted resumes from last.pt and a finished one is not repeated,
     provided that ``config``, ``data_id`` (what was trained on) and the model before its first step are the same;
-    otherwise it starts anew.
+    otherwise it starts anew. Where weights are no longer finite training ends, with a warning; an epoch whose
+    validation loss is not finite is never the best, and InputError is raised where no epoch's is.
     Under ``torchrun`` (see ``distributed``) the processes share every batch, and the first of them writes.
     Returns the history, a list of dicts; the model is left on its best weights, in eval mode.
     """
@@ -213,13 +216,15 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
         torch.manual_seed(config.seed * 100_003 + epoch)  # so that a resumed run draws the same dropout
         rate = optimizer.param_groups[0]["lr"]
         train_loss = train_epoch(model, batches(epoch), optimizer, schedule, config.precision)
+        if not all(weight.isfinite().all() for weight in model.parameters()):
+            break  # and they never will be again
         model.eval()
         with torch.inference_mode():
             measured = {name: float(value) for name, value in validate(model).items()}
         schedule.after_epoch(measured["validation_loss"])
-        if best is None or measured["validation_loss"] < min(row["validation_loss"] for row in history):
-            best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         history.append({"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, **measured})
+        if best_epoch(history) is history[-1]:
+            best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         bar.set_postfix(train=f"{train_loss:.3f}", validation=f"{measured['validation_loss']:.3f}")
         if rank() > 0:
             continue
@@ -229,12 +234,26 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
             state = {"identity": identity, "history": history, "best": best, "model": model.state_dict()}
             state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
             save_checkpoint(state, folder / "last.pt")
+    if best is None:
+        raise InputError(f"{label}: no epoch ended with a finite validation loss; lower the learning rate.")
+    if len(history) < config.epochs:
+        warnings.warn(
+            f"{label}: in epoch {len(history)} weights were no longer finite, and training ended; those of epoch "
+            f"{best_epoch(history)['epoch']} are kept. Lower the learning rate.",
+            stacklevel=2,
+        )
     if rank() == 0:
         save_checkpoint(best, folder / "best.pt")
         (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
     model.load_state_dict(best)
     model.eval()
     return history
+
+
+def best_epoch(history):
+    """The first row of least validation loss; None where none is finite."""
+    finite = [row for row in history if math.isfinite(row["validation_loss"])]
+    return min(finite, key=lambda row: row["validation_loss"], default=None)
 
 
 def _start_of(model):
@@ -247,11 +266,26 @@ def _start_of(model):
 
 
 def _load_state(path, identity):
-    """The saved state of a run with this identity, or None (there is none, or it was another run's)."""
+    """The saved state of a run with this identity, or None (there is none, or it was another run's).
+
+    A damaged one is an error: hours of training may lie in it, and an earlier copy of it elsewhere.
+    """
     if not path.exists():
         return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_saved(path, "put back an earlier copy, or delete it to train anew")
+    if not isinstance(state, dict) or not STATE <= state.keys():
+        raise InputError(f"{path} is no state of a training; delete it to train anew.")
     return state if state["identity"] == identity else None
+
+
+def read_saved(path, advice):
+    """What `save_checkpoint` wrote; an InputError says what is wrong with the file, and ``advice``."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; {advice}.") from None
+    except Exception as error:  # what the bytes of a damaged file lead torch to is any of a dozen
+        raise InputError(f"{path} cannot be read ({type(error).__name__}); {advice}.") from None
 
 
 def save_checkpoint(state, path):

@@ -218,6 +218,65 @@ def test_best_weights_are_those_of_the_least_validation_loss(tmp_path):
     assert not model.training
 
 
+def fit_with_losses(folder, losses, **options):
+    """A history whose validation losses are the given ones."""
+    x, y = planted_pairs()
+    values, config = iter(losses), contrast.FitConfig(len(losses), **options)
+    validate = lambda m: {"validation_loss": next(values)}  # noqa: E731
+    return contrast.fit(small_model(), lambda e: [(x, y)], validate, config, folder, progress=False)
+
+
+def test_an_epoch_without_a_finite_loss_is_never_the_best(tmp_path):
+    nan = float("nan")
+    history = fit_with_losses(tmp_path / "nan", [nan, 2.0, 1.0, nan, 1.5])
+    assert contrast.best_epoch(history)["epoch"] == 2
+    fit_with_losses(tmp_path / "plain", [3.0, 2.0, 1.0, 3.0, 1.5])
+    a, b = (torch.load(tmp_path / side / "best.pt", weights_only=True) for side in ("nan", "plain"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_that_never_has_a_finite_loss_says_so(tmp_path):
+    for _ in range(2):  # also when it is asked for again
+        with pytest.raises(InputError, match="no epoch ended with a finite validation loss; lower the learning"):
+            fit_with_losses(tmp_path, [float("nan"), float("inf")])
+    assert not (tmp_path / "best.pt").exists()
+
+
+def test_training_ends_where_weights_are_no_longer_finite(tmp_path):
+    """It would go on for hours, or fail in a validation that takes no such vectors."""
+    x, y = planted_pairs()
+    model, seen = small_model(), []
+
+    def batches(epoch):
+        yield x, torch.full_like(y, math.nan) if epoch == 2 else y
+
+    def validate(model):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"validation_loss": model.loss(*model(x, y))}
+
+    with pytest.warns(UserWarning, match="in epoch 2 weights were no longer finite.*those of epoch 1 are kept"):
+        history = contrast.fit(model, batches, validate, contrast.FitConfig(9), tmp_path, progress=False)
+    assert len(history) == len(seen) == 2
+    assert all(torch.equal(value, seen[1][name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "other"])
+def test_a_damaged_state_is_named_and_left_in_place(tmp_path, damage):
+    run_fit(tmp_path, 2)
+    path = tmp_path / "last.pt"
+    content = {"cut": path.read_bytes()[:-2000], "empty": b"", "text": b"not a checkpoint"}
+    if damage == "other":
+        torch.save({"identity": 1}, path)
+    else:
+        path.write_bytes(content[damage])
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="last.pt .* delete it to train anew"):
+        run_fit(tmp_path, 2)
+    assert path.read_bytes() == before
+    path.unlink()
+    assert len(run_fit(tmp_path, 2)[1]) == 2
+
+
 def test_plateau_halves_the_rate_after_its_patience(tmp_path):
     x, y = planted_pairs()
     config = contrast.FitConfig(9, learning_rate=1e-3, patience=2)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from .. import retrieval
-from ..contrast import FitConfig, cosine_config
+from ..contrast import FitConfig, best_epoch, cosine_config
 from . import alignment, encoders, properties
 from .features import Features, batch_size_for, cache_features
 
@@ -142,7 +142,7 @@ def _scored(embeddings, quantities, history):
     return {
         "predictions": properties.zero_shot(embeddings, quantities),
         "recall@10": (found["image_to_spectrum"]["recall@10"] + found["spectrum_to_image"]["recall@10"]) / 2,
-        "validation_loss": min(row["validation_loss"] for row in history),
+        "validation_loss": best_epoch(history)["validation_loss"],
     }
 
 
