@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from astroclip_nb.contrast import save_checkpoint
 from astroclip_nb.errors import InputError
 from astroclip_nb.hubble import evaluation, tables
 from astroclip_nb.hubble.encoders import MiniLM, SmallTowers, split_text
@@ -124,6 +125,33 @@ def test_unseen_kinds_that_do_not_exist_are_named(hubble):
 def test_reopen_without_training(tmp_path):
     with pytest.raises(InputError, match="run notebook 10"):
         reopen(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"settings": {}}', '{"settings": {"unseen": [], "x": 1}}'])
+def test_damaged_settings_are_named(tmp_path, content):
+    run = RunFolder(tmp_path)
+    (run.weights / "hubble").mkdir(parents=True)
+    (run.weights / "hubble" / "settings.json").write_text(content)
+    with pytest.raises(InputError, match="settings.json is damaged.* run notebook 10 again"):
+        reopen(run)
+
+
+def test_missing_cut_off_and_other_weights_are_named(hubble, tmp_path):
+    data = HubbleRun(RunFolder(tmp_path), hubble[1].settings)
+    path = data.folder / "softmax" / "best.pt"
+    path.parent.mkdir(parents=True)
+    with pytest.raises(InputError, match="best.pt does not exist; run notebook 10"):
+        data.model("softmax", Variant(1e-3))
+    whole = data.towers.build(Variant(1e-3)).state_dict()
+    for state in ({**whole, "tower_b.weight": torch.zeros(3, 3)}, {}, [1], {"tower_b.weight": "text"}):
+        save_checkpoint(state, path)
+        with pytest.raises(InputError, match="holds other weights than those of 'softmax'; run notebook 10"):
+            data.model("softmax", Variant(1e-3))
+    save_checkpoint(whole, path)
+    data.model("softmax", Variant(1e-3))
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="best.pt cannot be read .*; run notebook 10"):
+        data.model("softmax", Variant(1e-3))
 
 
 def test_variants_differ_in_one_thing():

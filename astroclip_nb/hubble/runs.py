@@ -2,11 +2,10 @@
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 
+from ..contrast import read_saved
 from ..device import pick_device
 from ..errors import InputError
 from ..paths import RunFolder, replacing
@@ -87,10 +86,13 @@ class HubbleRun:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
 
     def model(self, name, variant):
-        """The trained model of a variant, in eval mode."""
-        model = self.towers.build(variant)
-        state = torch.load(self.folder / name / "best.pt", map_location="cpu", weights_only=True)
-        model.load_state_dict(state)
+        """The trained model of a variant, in eval mode. Raises InputError where its weights are not there."""
+        model, path = self.towers.build(variant), self.folder / name / "best.pt"
+        advice = "run notebook 10 (Hubble fine-tuning) again"
+        try:
+            model.load_state_dict(read_saved(path, advice))
+        except (RuntimeError, TypeError, AttributeError):
+            raise InputError(f"{path} holds other weights than those of {name!r}; {advice}.") from None
         return model.to(pick_device()).eval()
 
     def untrained(self, variant):
@@ -112,6 +114,10 @@ def reopen(run: RunFolder):
     path = run.weights / "hubble" / "settings.json"
     if not path.exists():
         raise InputError(f"{path} does not exist; run notebook 10 (Hubble fine-tuning) first.")
-    content = json.loads(Path(path).read_text())
-    settings = Settings(**{**content["settings"], "unseen": tuple(content["settings"]["unseen"])})
-    return HubbleRun(run, settings), {name: Variant(**v) for name, v in content["variants"].items()}
+    try:
+        content = json.loads(path.read_text())
+        settings = Settings(**{**content["settings"], "unseen": tuple(content["settings"]["unseen"])})
+        variants = {name: Variant(**v) for name, v in content["variants"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged or of another version ({error!r}); run notebook 10 again.") from None
+    return HubbleRun(run, settings), variants
