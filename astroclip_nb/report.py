@@ -1,6 +1,7 @@
 """What a run leaves for its reader: metrics, figures, provenance, and the report."""
 
 import json
+import math
 import platform
 import subprocess
 from importlib import metadata
@@ -17,7 +18,18 @@ def read_metrics(run):
     path = RunFolder(run.path if isinstance(run, RunFolder) else run).metrics
     if not path.exists():
         raise InputError(f"{path} does not exist; run the notebooks first (python -m astroclip_nb.run).")
-    return json.loads(path.read_text())
+    return _read(path)
+
+
+def _read(path):
+    """The object in a metrics.json. Raises InputError where it is damaged."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and run the notebooks again.") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no JSON object; delete it and run the notebooks again.")
+    return found
 
 
 def record(run, notebook, metrics, parameters=None, data=None):
@@ -29,7 +41,7 @@ def record(run, notebook, metrics, parameters=None, data=None):
     run = run if isinstance(run, RunFolder) else RunFolder(run)
     told = {"metrics": metrics, "parameters": _declared(notebook, parameters or {}), "data": data}
     told |= {"run": run.path.name, "commit": _commit()}
-    everything = json.loads(run.metrics.read_text()) if run.metrics.exists() else {}
+    everything = _read(run.metrics) if run.metrics.exists() else {}
     everything |= {notebook: _plain(told), "provenance": provenance()}
     with replacing(run.metrics) as temporary:
         temporary.write_text(json.dumps(dict(sorted(everything.items())), indent=1) + "\n")
@@ -45,14 +57,14 @@ def _declared(notebook, values):
 
 
 def _plain(value):
-    """NumPy scalars and arrays, paths and tuples as JSON knows them; NaN as null."""
+    """NumPy scalars and arrays, paths and tuples as JSON knows them; NaN and infinity as null."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
 
@@ -64,11 +76,11 @@ def provenance():
 
 
 def _commit():
-    """The checkout's commit, with "+" where files differ from it; "unknown" outside a checkout."""
+    """The checkout's commit, with "+" where files differ from it; "unknown" where git does not tell."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=10)
-    except OSError:
+    except (OSError, subprocess.SubprocessError):  # no git, or a checkout on a disk that does not answer in time
         return "unknown"
     return done.stdout.strip() or "unknown"
 

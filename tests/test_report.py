@@ -1,6 +1,7 @@
 """metrics.json, figures and tables."""
 
 import json
+import subprocess
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,11 +15,12 @@ from astroclip_nb.paths import RunFolder, replacing
 
 
 def test_metrics_are_kept_by_notebook_and_replaced(tmp_path):
-    report.record(tmp_path, "05", {"a": np.float32(0.5), "b": np.arange(3), "c": float("nan")}, {"k": 4})
+    measured = {"a": np.float32(0.5), "b": np.arange(3), "c": np.array([np.nan, np.inf])}
+    report.record(tmp_path, "05", measured, {"k": 4})
     report.record(tmp_path, "06", {"a": 1})
     report.record(tmp_path, "06", {"a": 2})
     found = report.read_metrics(RunFolder(tmp_path))
-    assert found["05"]["metrics"] == {"a": 0.5, "b": [0, 1, 2], "c": None}
+    assert found["05"]["metrics"] == {"a": 0.5, "b": [0, 1, 2], "c": [None, None]}
     assert found["05"]["parameters"] == {"k": 4} and found["05"]["run"] == tmp_path.name
     assert found["06"]["metrics"] == {"a": 2}
     assert found["provenance"]["numpy"] == np.__version__ and found["provenance"]["commit"]
@@ -28,6 +30,26 @@ def test_metrics_are_kept_by_notebook_and_replaced(tmp_path):
 def test_missing_metrics_say_what_to_run(tmp_path):
     with pytest.raises(InputError, match="run the notebooks first"):
         report.read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"05": {"metr', b"[]", b"\xff\xfe"])
+def test_damaged_metrics_are_named_and_left_in_place(tmp_path, content):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content)
+    for use in (report.read_metrics, lambda run: report.record(run, "05", {"a": 1})):
+        with pytest.raises(InputError, match="metrics.json .*; delete it and run the notebooks again"):
+            use(tmp_path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("trouble", [FileNotFoundError("git"), subprocess.TimeoutExpired("git", 10)])
+def test_a_git_that_does_not_answer_ends_no_notebook(tmp_path, monkeypatch, trouble):
+    def fail(*_, **__):
+        raise trouble
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    report.record(tmp_path, "05", {"a": 1})
+    assert report.read_metrics(tmp_path)["provenance"]["commit"] == "unknown"
 
 
 def test_figures_are_saved_twice_and_to_the_same_bytes(tmp_path):
