@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -83,16 +84,17 @@ def execute(notebook, run, parameters, progress=True):
     run.notebooks.mkdir(exist_ok=True)
     executed = run.notebooks / Path(notebook).name
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(executed),
-            {**parameters, "run": str(run.path)},
-            kernel_name="python3",
-            progress_bar=False,  # the long steps have bars of their own, which pass through
-            stderr_file=sys.stderr if progress else None,
-            # Through files that only this user can open: others on a cluster's node could listen at a port.
-            config=Config(ConnectionFileMixin={"transport": "ipc"}),
-        )
+        with socket_folder() as sockets:
+            papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                {**parameters, "run": str(run.path)},
+                kernel_name="python3",
+                progress_bar=False,  # the long steps have bars of their own, which pass through
+                stderr_file=sys.stderr if progress else None,
+                # Through files that only this user can open: others on a cluster's node could listen at a port.
+                config=Config(ConnectionFileMixin={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+            )
     except DeadKernelError:
         raise InputError(
             f"{Path(notebook).name}: its process was ended from outside, most likely for want of memory."
@@ -102,6 +104,16 @@ def execute(notebook, run, parameters, progress=True):
             f"{Path(notebook).name} failed: {error.ename}: {error.evalue}\nIts executed copy is {executed}"
         ) from None
     return executed
+
+
+def socket_folder():
+    """A folder of this user's for a kernel's sockets, removed at the end; a context manager that gives its path.
+
+    By default they would lie where the caller stands, and those of two runners get in each other's way. A socket's
+    path may have 107 bytes, of which its name here takes up to 27.
+    """
+    parent = None if len(os.fsencode(tempfile.gettempdir())) <= 80 else "/tmp"
+    return tempfile.TemporaryDirectory(prefix="astroclip-", dir=parent, ignore_cleanup_errors=True)
 
 
 def run_notebooks(profile, *, start=None, end=None, only=None, overrides=None, run=None, progress=True, tell=print):

@@ -1,5 +1,8 @@
 """The runner: profiles, parameters, failures that are named, and the command line."""
 
+import tempfile
+from pathlib import Path
+
 import nbformat
 import pytest
 
@@ -117,6 +120,25 @@ def test_failed_notebook_keeps_its_copy_and_is_named(tmp_path):
         runner.execute(source, RunFolder(tmp_path / "run"), {}, progress=False)
     copy = tmp_path / "run" / "notebooks" / "07_fails.ipynb"
     assert copy.exists() and str(copy) in str(caught.value) and "before" in copy.read_text()
+
+
+@pytest.mark.parametrize("length", [0, 150])
+def test_sockets_lie_in_a_folder_of_their_own_that_is_removed(tmp_path, monkeypatch, length):
+    """Also where the temporary folder's own path is too long for a socket."""
+    temporary = tmp_path / ("t" * length)
+    temporary.mkdir(exist_ok=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary) if length else None)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    told = (
+        "import json, os; from ipykernel.connect import get_connection_info\n"
+        "print(json.loads(get_connection_info())['ip'], os.listdir())"
+    )
+    source, run = notebook(tmp_path / "01_a.ipynb", told), RunFolder(tmp_path / "run")
+    executed = runner.execute(source, run, {}, progress=False)
+    said = nbformat.read(executed, as_version=4).cells[-1].outputs[0].text.split()
+    assert said[1] == "[]" and list(Path().iterdir()) == []
+    assert Path(said[0]).is_absolute() and not Path(said[0]).parent.exists()
 
 
 def test_parameters_reach_the_notebook(tmp_path):
