@@ -68,8 +68,8 @@ def test_bound_of_orthogonal_pairs_is_analytic():
 def test_uninformative_embeddings_share_nothing():
     rng = np.random.default_rng(2)
     constant = np.tile(rng.normal(size=8), (512, 1))
-    np.testing.assert_allclose(probes.info_nce_bound(constant, constant)["bound"], 0, atol=1e-4)
-    unrelated = probes.info_nce_bound(*rng.normal(size=(2, 2048, 16)))
+    np.testing.assert_allclose(probes.info_nce_bound(constant, constant, 15.5)["bound"], 0, atol=1e-4)
+    unrelated = probes.info_nce_bound(*rng.normal(size=(2, 2048, 16)), 15.5)
     assert np.all(unrelated["bound"] < 3 * unrelated["error"])
 
 
@@ -95,7 +95,30 @@ def test_bound_is_the_training_loss():
 
 def test_impossible_batches_are_refused():
     with pytest.raises(InputError, match="between 2 and the 10 pairs"):
-        probes.info_nce_bound(np.eye(10), np.eye(10), sizes=[16])
+        probes.info_nce_bound(np.eye(10), np.eye(10), 15.5, sizes=[16])
+    with pytest.raises(InputError, match="between 2 and the 1 pairs"):
+        probes.best_logit_scale(np.eye(1), np.eye(1))
+
+
+@pytest.mark.parametrize("concentration", [5.0, 40.0])
+def test_best_scale_is_the_density_ratios(concentration):
+    """Where the partner's density is proportional to exp(c * cosine), as of von Mises, that of strangers uniform,
+    the bound is tightest at c (van den Oord et al. 2018, eq. 4)."""
+    rng = np.random.default_rng(6)
+    angle = rng.uniform(-np.pi, np.pi, 4096)
+    other = angle + rng.vonmises(0, concentration, 4096)
+    a, b = (np.stack([np.cos(x), np.sin(x)], 1) for x in (angle, other))
+    best = probes.best_logit_scale(a, b)
+    assert best == pytest.approx(concentration, rel=0.05)
+    at_best, *others = (
+        probes.info_nce_bound(a, b, s, [512], draws=2)["bound"][0] for s in (best, 0.8 * best, 1.25 * best)
+    )
+    assert at_best > max(others)
+    lifted = [np.concatenate([side, np.full((4096, 1), 2.0)], 1) for side in (a, b)]  # cosines between 0.6 and 1
+    scale = probes.best_logit_scale(*lifted)
+    assert scale == pytest.approx(5 * best, rel=0.02)
+    bound = probes.info_nce_bound(*lifted, scale, [512], draws=2)["bound"][0]
+    assert bound == pytest.approx(at_best, abs=1e-3)
 
 
 def test_geometry_of_known_shapes():
