@@ -71,7 +71,22 @@ def test_other_pixel_scale_keeps_flux_and_place(tmp_path, scale, size):
 
 
 def test_pixels_that_are_not_finite_are_refused(tmp_path):
-    image = np.zeros((3, 160, 160))
+    image = np.ones((3, 160, 160))
     image[1, 3, :2] = np.nan, np.inf
     with pytest.raises(InputError, match="2 of 76800 pixels are not finite"):
         surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image))
+    with pytest.raises(InputError, match="76800 of 76800 pixels are not finite"):
+        surveys.read_legacy_cutout(write_cutout(tmp_path / "b.fits", np.full((3, 160, 160), np.nan)))
+
+
+def test_places_that_were_never_observed_are_refused(tmp_path):
+    """The cut-out service answers with zeros there; the sky of an observed place is noise around zero."""
+    image = np.random.default_rng(0).normal(0, 0.01, (3, 160, 160))
+    surveys.read_legacy_cutout(write_cutout(tmp_path / "sky.fits", image))
+    image[2, 4:156, 4:156] = 0  # observed at the edge alone
+    with pytest.raises(InputError, match="edge.fits: every pixel is zero in z, .*; remove the file"):
+        surveys.read_legacy_cutout(write_cutout(tmp_path / "edge.fits", image))
+    for scale in (0.262, 0.4):
+        path = write_cutout(tmp_path / f"{scale}.fits", np.zeros((3, 160, 160)), scale=scale)
+        with pytest.raises(InputError, match="every pixel is zero in g, r, z"):
+            surveys.read_legacy_cutout(path)

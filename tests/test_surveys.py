@@ -258,7 +258,7 @@ def observed(tmp_path):
     spectra = surveys.read_spectra(write_coadd(tmp_path / "c.fits"), redrock)
     (tmp_path / "cutouts").mkdir()
     for value, name in enumerate([39627000000000002, 39627000000000000, 5]):
-        write_cutout(tmp_path / "cutouts" / f"{name}.fits", np.full((3, 160, 160), value))
+        write_cutout(tmp_path / "cutouts" / f"{name}.fits", np.full((3, 160, 160), value + 1))
     (tmp_path / "cutouts" / "readme.fits").write_text("not a galaxy")
     return spectra, tmp_path / "cutouts", tmp_path / "pairs" / "pairs.h5"
 
@@ -269,7 +269,7 @@ def test_spectra_and_cutouts_matched(observed):
     assert report == {"pairs": 2, "without_image": 1, "without_spectrum": 1}
     with open_pairs(path) as pairs:
         assert (pairs.targetid - 39627000000000000).tolist() == [0, 2]
-        assert pairs.read("image", [0, 1])[:, 0, 0, 0].tolist() == [1, 0]
+        assert pairs.read("image", [0, 1])[:, 0, 0, 0].tolist() == [2, 1]
         np.testing.assert_array_equal(pairs.read("spectrum", [0, 1]), spectra["spectrum"][[0, 2]])
         np.testing.assert_allclose(pairs.catalogue["redshift"], [0.1, 0.4])
         assert set(pairs.catalogue) == {"redshift", "mag_g"} and pairs.attributes["origin"] == "desi"

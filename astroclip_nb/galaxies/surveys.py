@@ -95,7 +95,8 @@ def read_legacy_cutout(path, size=152):
     The middle is kept: larger cut-outs are cropped around it, smaller ones padded with zeros, the sky; an odd
     number of pixels to spare leaves the larger half at the far side. A pixel scale that differs from 0.262
     arcsec by more than 0.5 % is resampled, keeping the flux. Raises InputError where a band is missing, the
-    file is cut off, or pixels are not finite: no mask goes with an image, so they cannot be told from sky.
+    file is cut off, pixels are not finite (no mask goes with an image, so they cannot be told from sky), or a band
+    is zero everywhere: the place was never observed in it, whatever a tower would make of that.
     """
     with open_fits(path) as file:
         header, image = file[0].header, data_of(path, file, 0)
@@ -117,7 +118,14 @@ def read_legacy_cutout(path, size=152):
     short = [max(0, size - count) for count in image.shape[1:]]
     image = np.pad(image, [(0, 0), *((count // 2, count - count // 2) for count in short)])
     y, x = ((count - size) // 2 for count in image.shape[1:])
-    return image[:, y : y + size, x : x + size]
+    image = image[:, y : y + size, x : x + size]
+    dark = [band for band, plane in zip(BANDS, image, strict=True) if not plane.any()]
+    if dark:
+        raise InputError(
+            f"{path}: every pixel is zero in {', '.join(dark)}, of which the survey has no image there; remove the "
+            "file, and its galaxy is left out."
+        )
+    return image
 
 
 def cutouts_in(folder):
