@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -97,14 +98,31 @@ def save_figure(figure, run, name):
 
 
 def notebook_to_html(executed, path, *, hide_code=True):
-    """Convert an executed notebook to one self-contained HTML file."""
+    """Convert an executed notebook to one self-contained HTML file, its figures described by their captions."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, exclude_input=hide_code)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     html, _ = exporter.from_filename(str(executed))
     with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_text(_described(html), encoding="utf-8")
+
+
+def _described(html):
+    """``html`` in which each output's image has an alternative text, for readers who do not see it.
+
+    It is how the image's caption begins, to the end of the first sentence after the bold words; a caption is the
+    next paragraph that begins in bold.
+    """
+    from bs4 import BeautifulSoup
+
+    page = BeautifulSoup(html, "html.parser")
+    for image in page.select(".jp-RenderedImage img"):
+        title = image.find_next(lambda tag: tag.name == "strong" and tag.previous_sibling is None)
+        if title:
+            rest = title.parent.get_text().removeprefix(title.get_text())
+            image["alt"] = " ".join((title.get_text() + re.match(r".*?([.](?=\s)|$)", rest, re.S)[0]).split())
+    return str(page)
 
 
 def write_report(run, progress=True):

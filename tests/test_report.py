@@ -4,8 +4,10 @@ import json
 import subprocess
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 
 from astroclip_nb import report, tables
 from astroclip_nb.embeddings import Embeddings, load_embeddings
@@ -61,6 +63,25 @@ def test_figures_are_saved_twice_and_to_the_same_bytes(tmp_path):
     for suffix in ("pdf", "png"):
         one, two = ((tmp_path / side / "figures" / f"line.{suffix}").read_bytes() for side in "ab")
         assert one == two and len(one) > 1000
+
+
+def test_figures_in_a_page_are_described_by_their_captions(tmp_path):
+    caption = "**Figure 1.** Cosines above 0.5 of images\nwith *their* spectra. Dashed: **chance**."
+    also = 'Not **bold** first.\n\n**Recall** of "half" a galaxy'
+    new = nbformat.v4
+    png = new.new_output("display_data", {"image/png": "aGVsbG8="})
+    cells = [
+        new.new_code_cell("", outputs=[png]) if text is None else new.new_markdown_cell(text)
+        for text in (None, caption, None, None, also, None, "The end.")
+    ]
+    nbformat.write(new.new_notebook(cells=cells), tmp_path / "n.ipynb")
+    report.notebook_to_html(tmp_path / "n.ipynb", tmp_path / "n.html")
+    images = BeautifulSoup((tmp_path / "n.html").read_text(), "html.parser").select("img")
+    first, *between, last = [image["alt"] for image in images]
+    assert first == "Figure 1. Cosines above 0.5 of images with their spectra."
+    assert between == ['Recall of "half" a galaxy'] * 2
+    assert last == "No description has been provided for this image"  # as nbconvert has it
+    assert all(image["src"] == "data:image/png;base64,aGVsbG8=" for image in images)
 
 
 def test_replacing_leaves_nothing_half_written(tmp_path):
