@@ -1,6 +1,6 @@
 """The embeddings file: what alignment leaves and every answer starts from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import h5py
 import numpy as np
@@ -68,12 +68,13 @@ class Embeddings:
 def load_embeddings(path, pairs=None) -> Embeddings:
     """Read an embeddings file; with ``pairs``, only one of the same galaxies in the same order.
 
+    The catalogue is then that of the pairs, which may have columns that were joined to them since.
     Raises InputError where it is missing, lacks a dataset, or is of other galaxies.
     """
     embeddings = _read(path)
     if pairs is not None and not np.array_equal(embeddings.targetid, pairs.targetid):
         raise InputError(f"{path} holds other galaxies than {pairs.path}; run notebook 04 (alignment) again.")
-    return embeddings
+    return embeddings if pairs is None else replace(embeddings, catalogue=pairs.catalogue)
 
 
 def _read(path):

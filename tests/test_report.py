@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -157,6 +158,19 @@ def test_joint_embedding_is_the_unit_mean_and_select_takes_a_split():
     mean = (embeddings.image + embeddings.spectrum) / 2
     np.testing.assert_allclose(embeddings.joint, mean / np.linalg.norm(mean, axis=1)[:, None], atol=1e-6)
     assert len(embeddings.select("train")) == 3 and len(embeddings.select("test").catalogue["redshift"]) == 2
+
+
+def test_embeddings_have_the_catalogue_that_the_pairs_have_now(tmp_path):
+    """Masses may be joined to the pairs, by notebook 01, after they were embedded."""
+    embeddings = some_embeddings()
+    embeddings.save(tmp_path / "e.h5")
+    joined = {"redshift": embeddings.catalogue["redshift"], "log_mstar": np.arange(5.0)}
+    pairs = SimpleNamespace(path="pairs.h5", targetid=embeddings.targetid, catalogue=joined)
+    assert load_embeddings(tmp_path / "e.h5", pairs).catalogue is joined
+    assert set(load_embeddings(tmp_path / "e.h5").catalogue) == {"redshift", "galaxy_type"}
+    pairs.targetid = pairs.targetid[::-1]
+    with pytest.raises(InputError, match="holds other galaxies than pairs.h5"):
+        load_embeddings(tmp_path / "e.h5", pairs)
 
 
 @pytest.mark.parametrize("content, told", [(None, "run notebook 04"), (b"text", "cannot be read")])
