@@ -97,11 +97,11 @@ def save_figure(figure, run, name):
     return figure
 
 
-def notebook_to_html(executed, path, *, hide_code=True):
-    """Convert an executed notebook to one self-contained HTML file, its figures described by their captions."""
+def notebook_to_html(executed, path):
+    """Convert an executed notebook to one self-contained HTML file without code, figures described by captions."""
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(embed_images=True, exclude_input=hide_code)
+    exporter = HTMLExporter(embed_images=True, exclude_input=True)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     html, _ = exporter.from_filename(str(executed))
     with replacing(path) as temporary:

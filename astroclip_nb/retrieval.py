@@ -8,6 +8,7 @@ import numpy as np
 
 from .errors import InputError
 
+KS, PERCENTS = (1, 5, 10), (1, 5, 10)  # of recall, in places and in percent of all choices
 _SPARE = 8  # candidates fetched beyond k, for float64 rescoring to choose from
 _FLOAT32_ERROR = 4e-6  # bound on the error of a float32 product of unit vectors of a few thousand dimensions
 _BLOCK = 2**24  # float64 numbers held at a time, 128 MB
@@ -142,10 +143,10 @@ def recall_at_percent(ranks, percent, choices):
     return recall_at(ranks, np.floor(percent / 100 * choices))
 
 
-def chance(choices, ks=(1, 5, 10), percents=(1, 5, 10)):
+def chance(choices):
     """What random ranking among ``choices`` candidates gives, with the keys of `summary`'s directions."""
-    levels = {f"recall@{k}": min(k, choices) / choices for k in ks}
-    levels |= {f"recall@{p}%": float(np.floor(p / 100 * choices) / choices) for p in percents}
+    levels = {f"recall@{k}": min(k, choices) / choices for k in KS}
+    levels |= {f"recall@{p}%": float(np.floor(p / 100 * choices) / choices) for p in PERCENTS}
     return levels | {"median_rank": (choices + 1) / 2}
 
 
@@ -158,20 +159,19 @@ def pair_cosines(a, b, seed=0):
     return np.einsum("nd,nd->n", a, b), np.einsum("nd,nd->n", a, b[wrong])
 
 
-def summary(a, b, groups=None, names=("image", "spectrum"), ks=(1, 5, 10), percents=(1, 5, 10)):
-    """Both directions of retrieval between partners ``a`` and ``b`` (N, D), as one dict of plain numbers.
+def summary(image, spectrum):
+    """Both directions of retrieval between partners (N, D), as one dict of plain numbers.
 
-    Keys: ``choices`` (N, or the number of unique groups), ``<name>_to_<name>`` for each direction and
-    ``chance`` (each a dict of recall@k, recall@p%, median_rank), and the mean cosines of the N right pairs and of
-    all N (N - 1) others, ``cosine_right`` and ``cosine_wrong``.
+    Keys: ``choices`` (N), ``image_to_spectrum``, ``spectrum_to_image`` and ``chance`` (each a dict of recall@k,
+    recall@p%, median_rank), and the mean cosines of the N right pairs and of all N (N - 1) others,
+    ``cosine_right`` and ``cosine_wrong``.
     """
-    choices = len(a) if groups is None else len(np.unique(groups))
-    n, a, b = len(a), unit(a).astype(np.float64), unit(b).astype(np.float64)
+    n, a, b = len(image), unit(image).astype(np.float64), unit(spectrum).astype(np.float64)
     right, every = np.sum(a * b), a.sum(0) @ b.sum(0)
-    result = {"choices": choices, "chance": chance(choices, ks, percents)}
-    for source, target, direction in ((a, b, names), (b, a, names[::-1])):
-        rank = ranks(source, target, groups)
-        row = {f"recall@{k}": recall_at(rank, k) for k in ks}
-        row |= {f"recall@{p}%": recall_at_percent(rank, p, choices) for p in percents}
-        result["_to_".join(direction)] = row | {"median_rank": float(np.median(rank))}
+    result = {"choices": n, "chance": chance(n)}
+    for source, target, direction in ((a, b, "image_to_spectrum"), (b, a, "spectrum_to_image")):
+        rank = ranks(source, target)
+        row = {f"recall@{k}": recall_at(rank, k) for k in KS}
+        row |= {f"recall@{p}%": recall_at_percent(rank, p, n) for p in PERCENTS}
+        result[direction] = row | {"median_rank": float(np.median(rank))}
     return result | {"cosine_right": float(right / n), "cosine_wrong": float((every - right) / (n * (n - 1)))}

@@ -13,7 +13,7 @@ def columns_of(history):
     return {name: np.array([row.get(name, np.nan) for row in history], float) for name in names}
 
 
-def loss_curves(history, loss="InfoNCE loss [nats]", chance=None, title=None):
+def loss_curves(history, loss="InfoNCE loss [nats]", chance=None):
     """Training and validation loss against epoch, the learning rate below; the best epoch is marked.
 
     history : list of dicts as `contrast.fit` and `contrast.read_history` return them, with ``epoch`` and any
@@ -58,8 +58,6 @@ def loss_curves(history, loss="InfoNCE loss [nats]", chance=None, title=None):
         top.axhline(chance, color="0.5", lw=0.9, ls="--", label="chance")
     top.set_ylabel(loss)
     top.legend()
-    if title:
-        top.set_title(title)
     if has_rate:
         rate = history["learning_rate"]
         axes[1, 0].step(epoch, rate, where="mid", color="0.25")

@@ -121,7 +121,7 @@ def test_cluster_images_shows_members_only_and_counts_artefacts(galaxies):
         asked.append(set(rows))
         return galaxies["image"][rows]
 
-    figure = galleries.cluster_images(labels, images, per_group=4, artefact=np.arange(N) < 10, title="k-means")
+    figure = galleries.cluster_images(labels, images, per_group=4, artefact=np.arange(N) < 10)
     assert_readable(figure)
     assert asked[0] <= set(range(40)) and asked[1] == {40, 41, 42} and asked[2] <= set(range(43, N))
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
@@ -161,7 +161,7 @@ def test_a_small_island_is_ringed_numbered_and_shown_whole(galaxies):
 def test_augmentations_puts_the_original_first(galaxies):
     originals = galaxies["image"][:2].astype(np.float32)
     views = np.zeros((2, 3, 3, 64, 64), np.float32)
-    figure = galleries.augmentations(originals, views, title="views")
+    figure = galleries.augmentations(originals, views)
     assert_readable(figure)
     canvas = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(canvas[:64, :64], rgb(central_crop(originals[0], 64))[::-1], atol=1e-6)

@@ -134,7 +134,7 @@ def outliers(images, loneliness, artefact, percent=1.0, most=40, columns=10):
     return image_grid(images, shown, artefact[shown], artefact[shown] != "", columns, title)
 
 
-def augmentations(originals, views, title=None):
+def augmentations(originals, views):
     """A galaxy and random views of it in each row: (R, 3, S, S) and (R, V, 3, s, s) nanomaggies/pixel."""
     size = views.shape[-1]
     originals = central_crop(np.asarray(originals, np.float32), size)
@@ -145,8 +145,6 @@ def augmentations(originals, views, title=None):
     axis.axvline(1 - GAP / 2, color="black", lw=1.2)
     for row in range(n_rows):
         caption(axis, 0, row, "original", top=True)
-    if title:
-        axis.set_title(title)
     return figure
 
 
@@ -182,7 +180,7 @@ def draw_groups(axis, labels, images, groups, columns, artefact, seed, lines=1):
     axis.tick_params(length=0, pad=9)
 
 
-def cluster_images(labels, images, per_group=8, most=12, artefact=None, seed=0, title=None):
+def cluster_images(labels, images, per_group=8, most=12, artefact=None, seed=0):
     """Random members of each cluster, one row per cluster (Figure 14).
 
     labels : (N,) int, -1 for noise; the ``most`` largest clusters are shown, and noise. artefact : (N,) bool,
@@ -193,8 +191,6 @@ def cluster_images(labels, images, per_group=8, most=12, artefact=None, seed=0, 
         figsize=(PAGE_WIDTH, 0.3 + (PAGE_WIDTH - 0.9) * len(groups) / per_group), layout="constrained"
     )
     draw_groups(axis, labels, images, groups, per_group, artefact, seed)
-    if title:
-        axis.set_title(title)
     return figure
 
 

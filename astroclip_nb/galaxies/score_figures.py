@@ -55,12 +55,11 @@ def similarity_histograms(right, shuffled):
     return figure
 
 
-def score_dots(scores, names=None, reference=()):
+def score_dots(scores, reference=()):
     """Rows of methods, dots of modalities, error bars: baselines, ablations, comparisons with the literature.
 
-    scores : {quantity: {method: {modality: (value, error)}}}, one panel per quantity, values far below 0 written at
-    its edge; names : {quantity: axis label}, R2 of it by default; reference : methods drawn hollow, measured on
-    other data (published numbers).
+    scores : {quantity: {method: {modality: (R2, error)}}}, one panel per quantity, values far below 0 written at
+    its edge; reference : methods drawn hollow, measured on other data (published numbers).
     """
     methods = list(dict.fromkeys(method for panel in scores.values() for method in panel))
     modalities = list(dict.fromkeys(m for panel in scores.values() for row in panel.values() for m in row))
@@ -88,7 +87,7 @@ def score_dots(scores, names=None, reference=()):
                 fill = "white" if method in reference else colour
                 style = {"fmt": MARKERS[k % len(MARKERS)], "ms": 4.5, "color": colour, "mfc": fill, "lw": 1}
                 axis.errorbar(value, y, xerr=None if np.isnan(error) else error, **style)
-        axis.set_xlabel((names or {}).get(quantity, f"$R^2$, {label(quantity)}"))
+        axis.set_xlabel(f"$R^2$, {label(quantity)}")
         axis.set_yticks(range(len(methods)), methods)
         axis.tick_params(axis="y", length=0)
     axes[0, 0].set_ylim(len(methods) - 0.5, -0.5)
@@ -130,7 +129,7 @@ def baselines(aligned, others=(), published=None):
     return score_dots(scores, reference=list(reference))
 
 
-def probe_heatmap(r2, quantities, representations, groups=(), title=None):
+def probe_heatmap(r2, quantities, representations, groups=()):
     """What each representation knows of each quantity: a heat map of R2, the best of every row in bold.
 
     r2 : (Q, R), NaN where not measured; quantities : Q catalogue names, drawn from best to least known and left
@@ -171,8 +170,6 @@ def probe_heatmap(r2, quantities, representations, groups=(), title=None):
     axis.spines[:].set_visible(False)
     scale = plt.cm.ScalarMappable(plt.Normalize(0, 1), shades)
     figure.colorbar(scale, ax=axis, label="$R^2$ on galaxies never seen", shrink=0.6, aspect=18, pad=0.02)
-    if title:
-        axis.set_title(title, pad=8)
     return figure
 
 

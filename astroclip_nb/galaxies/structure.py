@@ -5,14 +5,14 @@ import numpy as np
 from ..retrieval import nearest, unit
 
 
-def umap_2d(x, seed=0, n_neighbors=15, min_dist=0.1):
+def umap_2d(x, seed=0):
     """UMAP of ``x`` (N, D) by cosine; (N, 2) float32. The seed makes it repeat bit for bit on one machine."""
     import umap
 
     reducer = umap.UMAP(
         n_components=2,
-        n_neighbors=min(n_neighbors, len(x) - 1),
-        min_dist=min_dist,
+        n_neighbors=min(15, len(x) - 1),
+        min_dist=0.1,
         metric="cosine",
         random_state=seed,
         n_jobs=1,
