@@ -194,6 +194,8 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     Under ``torchrun`` (see ``distributed``) the processes share every batch, and the first of them writes.
     Returns the history, a list of dicts; the model is left on its best weights, in eval mode.
     """
+    if config.epochs < 1:
+        raise InputError(f"{label}: {config.epochs} epochs train nothing; give at least 1.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.to(pick_device())

@@ -242,6 +242,11 @@ def test_a_run_that_never_has_a_finite_loss_says_so(tmp_path):
     assert not (tmp_path / "best.pt").exists()
 
 
+def test_no_epoch_at_all_is_refused(tmp_path):
+    with pytest.raises(InputError, match="0 epochs train nothing; give at least 1"):
+        run_fit(tmp_path, 0)
+
+
 def test_training_ends_where_weights_are_no_longer_finite(tmp_path):
     """It would go on for hours, or fail in a validation that takes no such vectors."""
     x, y = planted_pairs()
