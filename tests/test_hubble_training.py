@@ -267,6 +267,8 @@ def test_minilm_vectors_are_the_model_s(tmp_path):
         assert np.allclose(vector, mean / np.linalg.norm(mean), atol=2e-6)
     cached = MiniLM(tmp_path / "cache.h5")
     assert np.array_equal(cached.embed(texts[::-1]), vectors[::-1]) and cached._model is None
+    (tmp_path / "cache.h5").write_bytes((tmp_path / "cache.h5").read_bytes()[:1000])
+    assert np.array_equal(MiniLM(tmp_path / "cache.h5").embed(texts), vectors)  # a damaged cache is made anew
     both = SmallTowers(tmp_path / "cache.h5").texts(["globular cluster; comets", "comets. Globular cluster."])
     mean = vectors[0] + vectors[2]
     assert np.allclose(both[0], mean / np.linalg.norm(mean), atol=1e-6)

@@ -1,5 +1,6 @@
 """Towers that need no network: a small one for images, and frozen MiniLM with cached vectors for words."""
 
+import contextlib
 import hashlib
 import re
 import warnings
@@ -85,7 +86,7 @@ class MiniLM:
     def __init__(self, cache):
         self.cache, self._model = cache, None
         self._vectors = {}
-        if cache.exists():
+        with contextlib.suppress(OSError, KeyError, ValueError):  # none yet, or damaged: it is written anew
             with h5py.File(cache) as file:
                 self._vectors = dict(zip(file["key"].asstr()[:], file["vector"][:], strict=True))
 
