@@ -17,8 +17,8 @@ SHIPPED_WEIGHTS = PACKAGE / "weights"
 
 
 def home() -> Path:
-    """Folder that holds ``runs/`` and ``data/``: ``$ASTROCLIP_HOME`` or the checkout."""
-    return Path(os.environ.get("ASTROCLIP_HOME", REPOSITORY))
+    """Folder that holds ``runs/`` and ``data/``: ``$ASTROCLIP_HOME`` or the checkout; always absolute."""
+    return Path(os.environ.get("ASTROCLIP_HOME") or REPOSITORY).absolute()
 
 
 @dataclass(frozen=True)

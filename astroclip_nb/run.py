@@ -99,6 +99,10 @@ def execute(notebook, run, parameters, progress=True):
         raise InputError(
             f"{Path(notebook).name}: its process was ended from outside, most likely for want of memory."
         ) from None
+    except RuntimeError as error:
+        raise InputError(
+            f"{Path(notebook).name}: its process did not start ({error}); try again when the machine is less busy."
+        ) from None
     except PapermillExecutionError as error:
         raise InputError(
             f"{Path(notebook).name} failed: {error.ename}: {error.evalue}\nIts executed copy is {executed}"

@@ -8,7 +8,7 @@ import pytest
 
 from astroclip_nb import run as runner
 from astroclip_nb.errors import InputError
-from astroclip_nb.paths import PROFILES, RunFolder
+from astroclip_nb.paths import PROFILES, REPOSITORY, RunFolder, home
 
 
 def notebook(path, source, parameters="x: int = 1  # a number\nrun: str = 'here'  # folder"):
@@ -141,6 +141,15 @@ def test_sockets_lie_in_a_folder_of_their_own_that_is_removed(tmp_path, monkeypa
     assert Path(said[0]).is_absolute() and not Path(said[0]).parent.exists()
 
 
+def test_a_process_that_does_not_start_is_said(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("Kernel didn't respond in 60 seconds")
+
+    monkeypatch.setattr("papermill.execute_notebook", fail)
+    with pytest.raises(InputError, match=r"07_a.ipynb: its process did not start \(Kernel didn't respond"):
+        runner.execute(notebook(tmp_path / "07_a.ipynb", ""), RunFolder(tmp_path), {}, progress=False)
+
+
 def test_parameters_reach_the_notebook(tmp_path):
     source = notebook(tmp_path / "01_ok.ipynb", "open(run + '/answer', 'w').write(str(x + 1))")
     run = RunFolder(tmp_path / "run")
@@ -155,3 +164,13 @@ def test_a_relative_run_folder_does_not_depend_on_where_one_stands(tmp_path, mon
     monkeypatch.chdir(tmp_path / "notebooks")
     assert RunFolder("runs/x").path == tmp_path / "runs" / "x"
     assert RunFolder(tmp_path / "y").path == tmp_path / "y"
+
+
+def test_a_relative_home_is_entered_once(tmp_path, monkeypatch):
+    """The runner hands the run folder on to the notebooks, which make it a RunFolder again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASTROCLIP_HOME", "elsewhere")
+    run = RunFolder("runs/x")
+    assert run.path == RunFolder(str(run.path)).path == tmp_path / "elsewhere" / "runs" / "x"
+    monkeypatch.setenv("ASTROCLIP_HOME", "")
+    assert home() == REPOSITORY
