@@ -7,6 +7,7 @@ import numpy as np
 
 from .errors import InputError
 from .paths import replacing
+from .splits import SPLITS
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class Embeddings:
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
     def select(self, rows):
-        """The galaxies of a split name, a boolean mask or an index array."""
+        """The galaxies of a split, by its name, of a boolean mask or of an index array."""
         if isinstance(rows, str):
+            if rows not in SPLITS:
+                raise InputError(f"there is no split {rows!r}; choose one of {', '.join(SPLITS)}.")
             rows = self.split == rows
         catalogue = {name: column[rows] for name, column in self.catalogue.items()}
         return Embeddings(self.image[rows], self.spectrum[rows], self.targetid[rows], self.split[rows], catalogue)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+SPLITS = ("train", "validation", "test")
+
 
 def split_of(identifier, validation=0.1, test=0.1):
     """Split of each identifier (TARGETID of a galaxy, ID of a proposal), (N,) str: "train", "validation" or "test".

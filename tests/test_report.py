@@ -157,6 +157,8 @@ def test_joint_embedding_is_the_unit_mean_and_select_takes_a_split():
     embeddings = some_embeddings()
     mean = (embeddings.image + embeddings.spectrum) / 2
     np.testing.assert_allclose(embeddings.joint, mean / np.linalg.norm(mean, axis=1)[:, None], atol=1e-6)
+    with pytest.raises(InputError, match="there is no split 'valid'; choose one of train, validation, test"):
+        embeddings.select("valid")
     assert len(embeddings.select("train")) == 3 and len(embeddings.select("test").catalogue["redshift"]) == 2
 
 

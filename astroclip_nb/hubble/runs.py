@@ -9,7 +9,7 @@ from ..contrast import read_saved
 from ..device import pick_device
 from ..errors import InputError
 from ..paths import RunFolder, replacing
-from ..splits import split_of
+from ..splits import SPLITS, split_of
 from .observations import Observations
 from .training import Variant, embed_images, embed_texts
 
@@ -49,8 +49,8 @@ class HubbleRun:
         split = split_of(self.observations.id)
         split = np.where(np.isin(self.observations.kind, settings.unseen), "unseen", split)
         of_image = split[self.observations.proposal]
-        self.rows = {name: np.flatnonzero(of_image == name) for name in ("train", "validation", "test", "unseen")}
-        for name in ("train", "validation", "test"):
+        self.rows = {name: np.flatnonzero(of_image == name) for name in (*SPLITS, "unseen")}
+        for name in SPLITS:
             if not len(self.rows[name]):
                 raise InputError(f"{settings.observations} has no image in the {name} split; add proposals.")
 
