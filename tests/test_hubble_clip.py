@@ -117,9 +117,10 @@ def test_bad_checkpoints_are_named(tiny, tmp_path):
     half.write_bytes((tiny[0] / "open_clip.pt").read_bytes()[:5000])
     with pytest.raises(InputError, match="half.pt cannot be read as weights"):
         ClipTowers(str(half), architecture)
-    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(InputError, match="holds no CLIP"):
-        ClipTowers(str(tmp_path / "other.pt"), architecture)
+    for state in ({"fc.weight": torch.zeros(2)}, {0: torch.zeros(2)}, {"visual.epoch": 3}, {"state_dict": {}}):
+        torch.save(state, tmp_path / "other.pt")
+        with pytest.raises(InputError, match="holds no CLIP"):
+            ClipTowers(str(tmp_path / "other.pt"), architecture)
     state = torch.load(tiny[0] / "open_clip.pt", weights_only=True)
     del state["visual.proj"]
     torch.save(state, tmp_path / "lacks.pt")

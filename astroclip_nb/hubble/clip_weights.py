@@ -117,7 +117,7 @@ def _load(path):
             "or transformers (of OpenAI's own TorchScript files, save the state_dict first)."
         ) from None
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    state = {name.removeprefix("module."): value for name, value in state.items()}
+    state = {str(name).removeprefix("module."): value for name, value in state.items() if torch.is_tensor(value)}
     if not any(name.startswith(("visual.", "vision_model.")) for name in state):
         raise InputError(f"{path} holds no CLIP: no weight is named visual.* (open_clip) or vision_model.*.")
     return state
