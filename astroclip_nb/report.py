@@ -114,7 +114,7 @@ def _described(html):
     It is how the image's caption begins, to the end of the first sentence after the bold words; a caption is the
     next paragraph that begins in bold.
     """
-    from bs4 import BeautifulSoup
+    from bs4 import BeautifulSoup  # which nbconvert needs too
 
     page = BeautifulSoup(html, "html.parser")
     for image in page.select(".jp-RenderedImage img"):
