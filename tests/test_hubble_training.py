@@ -6,7 +6,7 @@ import torch
 
 from astroclip_nb.contrast import save_checkpoint
 from astroclip_nb.errors import InputError
-from astroclip_nb.hubble import evaluation, tables
+from astroclip_nb.hubble import evaluation, tables, training
 from astroclip_nb.hubble.encoders import MiniLM, SmallTowers, split_text
 from astroclip_nb.hubble.observations import simulate_observations
 from astroclip_nb.hubble.runs import HubbleRun, Settings, reopen
@@ -71,6 +71,21 @@ def test_batches_pair_images_with_their_captions(hubble):
 def first_batch(data, batch_size=8, **variant):
     parts = data.observations, data.rows["train"], Variant(1e-3, **variant), Recipe(1, batch_size), data.towers
     return next(iter(batches(*parts)(0)))
+
+
+def test_the_model_is_measured_before_training_where_it_will_train(hubble, monkeypatch, tmp_path):
+    """The meta device stands in for a GPU."""
+    data, devices = hubble[1], []
+
+    def measure(model):
+        devices.append(next(model.parameters()).device.type)
+        return {"validation_loss": 1.0}
+
+    monkeypatch.setattr(training, "pick_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(training, "validation", lambda *arguments: measure)
+    monkeypatch.setattr(training, "fit", lambda *arguments, **options: [])
+    _, history = train(Variant(1e-3), Recipe(1, 8), data.observations, data.rows, data.towers, tmp_path)
+    assert devices == ["meta"] and history == [{"step": 0, "validation_loss": 1.0}]
 
 
 @pytest.mark.parametrize("text", ["summary", "abstract", "name"])

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..contrast import FitConfig, fit
+from ..device import pick_device
 from ..errors import InputError
 from ..retrieval import ranks, recall_at_percent
 
@@ -171,7 +172,7 @@ def train(variant, recipe, observations, rows, towers, folder, progress=True, la
     """
     captions = observations.captions(variant.text)
     validate = validation(observations, rows["validation"], captions, towers, recipe.batch_size)
-    model = towers.build(variant, recipe.seed)
+    model = towers.build(variant, recipe.seed).to(pick_device())
     with torch.inference_mode():
         start = {name: float(value) for name, value in validate(model).items()}
     per_epoch = len(rows["train"]) // recipe.batch_size
