@@ -1,4 +1,4 @@
-"""The one place that names a device, and says what it multiplies fast."""
+"""The one place that names a device, says what it multiplies fast, and draws noise for it."""
 
 
 def pick_device():
@@ -29,3 +29,17 @@ def autocast(device, precision):
 
     in_bf16 = precision == "bf16" and (device.type != "cpu" or multiplies_bf16())
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16)
+
+
+def noise(shape, device, generator):
+    """Standard normal numbers on ``device``, as many as pixels or bins.
+
+    From ``generator``, one of the CPU, where that is the device; elsewhere from the device's own, which it seeds: a
+    processor would take longer to draw them than a GPU for all that is done with them.
+    """
+    import torch
+
+    if device.type != "cpu":
+        seed = int(torch.randint(2**62, (), generator=generator))
+        generator = torch.Generator(device).manual_seed(seed)
+    return torch.randn(shape, generator=generator, device=device)

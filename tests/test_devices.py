@@ -1,11 +1,15 @@
 """No constant of a network stays behind on the CPU: PyTorch's "meta" device, which refuses sums with tensors of
 another, stands in for a GPU."""
 
+import numpy as np
 import pytest
 import torch
+from tiny import tiny_pairs
 
 from astroclip_nb import device
-from astroclip_nb.galaxies import alignment, encoders, images, pretrain, spectra
+from astroclip_nb.device import noise
+from astroclip_nb.galaxies import alignment, encoders, features, images, pretrain, spectra, survey_shards
+from astroclip_nb.galaxies.pairs import open_pairs
 
 META = torch.device("meta")
 CROPS = torch.empty(4, 3, 96, 96, device=META)
@@ -52,13 +56,6 @@ def test_heads_step(objective):
     assert heads.tower_a[0].weight.grad.device == META
 
 
-def test_views_and_normalisation():
-    views = images.blur(
-        images.random_views(torch.empty(4, 3, 152, 152, device=META), torch.Generator()), torch.Generator()
-    )
-    assert views.device == spectra.normalise(SPECTRA, SPECTRA).device == META
-
-
 @pytest.mark.parametrize("has_instructions", [True, False])
 def test_bf16_is_a_wish_that_processors_without_its_instructions_do_not_grant(monkeypatch, has_instructions):
     monkeypatch.setattr(device, "multiplies_bf16", lambda: has_instructions)
@@ -68,3 +65,81 @@ def test_bf16_is_a_wish_that_processors_without_its_instructions_do_not_grant(mo
             assert (layer(x).dtype == torch.bfloat16) == expected
     monkeypatch.setattr(torch, "autocast", lambda *_, enabled: enabled)
     assert device.autocast(torch.device("cuda"), "bf16")
+
+
+@pytest.fixture
+def meta_draws(monkeypatch):
+    """A generator of the meta device, which has none: one of the CPU does for it."""
+    generator = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator())
+
+
+def test_published_pictures_in_colour():
+    encoder = encoders.ImageEncoder("resnet10", "rgb").to(META)
+    assert encoder(CROPS).device == images.rgb_tensor(CROPS).device == META
+
+
+def test_views_and_normalisation(meta_draws):
+    generator, cutouts = torch.Generator(), torch.empty(4, 3, 152, 152, device=META)
+    views = [images.survey_views(cutouts, generator), *features.image_views(cutouts, 1, generator, with_blur=True)]
+    views += [*features.spectrum_views(SPECTRA, SPECTRA, 1, generator), spectra.estimated_ivar(SPECTRA)]
+    assert {view.device for view in views} == {META}
+
+
+BATCHES = {
+    "MoCo": (pretrain, lambda pairs: pretrain.moco_batches(pairs, np.arange(32), 16)),
+    "autoencoder": (pretrain, lambda pairs: pretrain.autoencoder_batches(pairs, np.arange(32), 16)),
+    "alignment": (alignment, lambda pairs: alignment.fresh_batches(pairs, np.arange(32), 16, blur=True)),
+    "validation": (alignment, lambda pairs: lambda _: [alignment.central_views(pairs, np.arange(16))]),
+    "shard": (
+        survey_shards,
+        lambda pairs: (
+            lambda _: [
+                [survey_shards._read_view(side, pairs.file, np.arange(16)) for side in ("image", "spectrum")]
+            ]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_views_are_made_on_the_device(name, meta_draws, monkeypatch):
+    module, make = BATCHES[name]
+    monkeypatch.setattr(module, "pick_device", lambda: META)
+    with open_pairs(tiny_pairs()) as pairs:
+        views = next(iter(make(pairs)(0)))
+    assert [len(view) for view in views] == [16, 16] and {view.device for view in views} == {META}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_batches_of_the_cpu_are_made_there(name, monkeypatch):
+    """From the generator itself, so that the same seed gives the same bytes as ever."""
+    module, make = BATCHES[name]
+    monkeypatch.setattr(module, "pick_device", lambda: torch.device("cpu"))
+    with open_pairs(tiny_pairs()) as pairs:
+        first, again = (next(iter(make(pairs)(0))) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_noise_of_the_cpu_is_the_generators_own():
+    expected = torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(noise((4, 5), torch.device("cpu"), torch.Generator().manual_seed(3)), expected)
+
+
+def test_noise_of_another_device_is_of_its_own_generator(monkeypatch):
+    """Seeded by the one given, and so another at every call, yet the same again."""
+    generator, seeds = torch.Generator, []
+
+    class Own:
+        def __init__(self, device):
+            assert device == META
+
+        def manual_seed(self, seed):
+            seeds.append(seed)
+            return generator()
+
+    monkeypatch.setattr(torch, "Generator", Own)
+    for _ in range(2):
+        given = generator().manual_seed(3)
+        assert {noise((4, 5), META, given).device for _ in range(2)} == {META}
+    assert seeds[:2] == seeds[2:] and seeds[0] != seeds[1]

@@ -123,12 +123,26 @@ def test_noise_has_the_published_scatter():
         assert out[:, band].std().item() == pytest.approx(expected, rel=0.15)
 
 
+def test_noise_is_the_generators_in_order():
+    """Widths first, then one draw for every pixel: bytes that a kept run was made of."""
+    x, drawn = smooth_images(2), generator(7)
+    sigma = images._missing(images.NOISE, 2, drawn)[:, :, None, None]
+    expected = x + torch.randn(x.shape, generator=drawn) * sigma
+    assert torch.equal(images.add_noise(x, generator(7)), expected)
+
+
 def test_rgb_puts_z_in_red_and_stays_in_range():
     x = np.zeros((2, 3, 8, 8), np.float32)
     x[0, 2], x[1, 0] = 1.0, 1.0
     pictures = images.rgb(x)
     assert pictures.shape == (2, 8, 8, 3) and pictures.min() >= 0 and pictures.max() <= 1
     assert pictures[0, 0, 0].argmax() == 0 and pictures[1, 0, 0].argmax() == 2
+
+
+def test_other_devices_give_the_same_colours():
+    x = smooth_images() - 0.1 * torch.rand(4, 3, 152, 152, generator=generator())
+    torch.testing.assert_close(images._rgb(x), images.rgb_tensor(x), rtol=0, atol=1e-5)
+    assert (images._rgb(torch.full((1, 3, 2, 2), -1.0)) == 0).all()
 
 
 def test_rgb_by_hand():

@@ -131,15 +131,16 @@ def align_fresh(towers, pairs, split, config, folder, *, batch_size=512, degrade
 
 
 def _read(pairs, rows):
-    """Images, spectra and inverse variances of ``rows`` as float32 tensors."""
-    crops, flux = (torch.from_numpy(pairs.read(name, rows)).float() for name in ("image", "spectrum"))
+    """Images, spectra and inverse variances of ``rows`` as float32 tensors, where views of them are made."""
+    device = pick_device()
+    crops, flux = (torch.from_numpy(pairs.read(name, rows)).to(device).float() for name in ("image", "spectrum"))
     return crops, flux, read_ivar(pairs, rows, flux)
 
 
 def read_ivar(pairs, rows, flux):
     """Inverse variances (B, 7781) of ``rows``, estimated from the spectra ``flux`` where the file has none."""
     if pairs.has_ivar:
-        return torch.from_numpy(pairs.read("ivar", rows)).float()
+        return torch.from_numpy(pairs.read("ivar", rows)).to(flux.device).float()
     return spectra.estimated_ivar(flux)
 
 

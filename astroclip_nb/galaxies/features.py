@@ -78,16 +78,17 @@ def cache_features(
     path, n = Path(path), len(pairs)
     if (complete := _complete(path)) is not None and complete.identity == identity:
         return complete
-    encoders = [fast(e.to(pick_device()).eval(), precision) for e in (image_encoder, spectrum_encoder)]
+    device = pick_device()
+    encoders = [fast(e.to(device).eval(), precision) for e in (image_encoder, spectrum_encoder)]
     with _open_for_writing(path, identity, n, [e.n_features for e in encoders]) as file:
         rows = np.arange(int(file.attrs["done"]), n)
         bar = tqdm(desc="features", total=n, initial=n - len(rows), disable=not progress, unit="galaxy")
         names = ("image", "spectrum", "ivar") if pairs.has_ivar else ("image", "spectrum")
         for some, arrays in pairs.blocks(names, rows, BLOCK):
-            tensors = {name: torch.from_numpy(array).float() for name, array in arrays.items()}
+            tensors = {name: torch.from_numpy(array).to(device).float() for name, array in arrays.items()}
             if not (finite := tensors["image"].flatten(1).isfinite().all(1)).all():
                 # A file that is only viewed was never checked, and a rectifier would turn NaN into a number.
-                first = pairs.targetid[some[~finite.numpy()][0]]
+                first = pairs.targetid[some[~finite.cpu().numpy()][0]]
                 raise InputError(
                     f"{pairs.path}: the image of TARGETID {first} has pixels that are not finite; drop it."
                 )

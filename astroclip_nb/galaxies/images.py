@@ -1,6 +1,7 @@
 """Galaxy images for eyes and for networks: colour pictures, crops, and the survey's augmentations.
 
-Images are (N, 3, S, S) g, r, z in nanomaggies per pixel of 0.262 arcsec throughout.
+Images are (N, 3, S, S) g, r, z in nanomaggies per pixel of 0.262 arcsec throughout. Augmentations are made on the
+device that the images are on; the generator they are given is one of the CPU, whichever that is.
 """
 
 import math
@@ -8,6 +9,8 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from ..device import noise
 
 CROP = 96  # pixels a tower sees (Stein et al. 2021); a crop rotated by any angle needs 136
 MAX_JITTER = 7  # pixels
@@ -20,7 +23,10 @@ EBV = ((0.6731, 0.00115, 0.03338),)  # magnitudes
 EXTINCTION = (1.2856, 0.8660, 0.4844)  # transmission is 10^(-a E(B-V)) in g, r, z
 
 
-def rgb(images, m=0.03, q=20.0, scales=(6.0, 3.4, 2.2)):
+RGB_OFFSET, RGB_Q, RGB_SCALES = 0.03, 20.0, (6.0, 3.4, 2.2)  # of the viewer; the scales on g, r, z
+
+
+def rgb(images, m=RGB_OFFSET, q=RGB_Q, scales=RGB_SCALES):
     """Colour pictures by the arcsinh stretch of the Legacy Survey viewer (Lupton et al. 2004).
 
     images : (..., 3, S, S) g, r, z nanomaggies/pixel; scales : factors on g, r, z.
@@ -36,8 +42,20 @@ def rgb(images, m=0.03, q=20.0, scales=(6.0, 3.4, 2.2)):
 
 def rgb_tensor(images):
     """``rgb`` as a tower wants it: (N, 3, S, S) float32, channels red, green, blue in 0..1."""
-    pictures = rgb(images.cpu().numpy())
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, -3))).to(images.device)
+    if images.device.type != "cpu":
+        return _rgb(images)
+    pictures = rgb(images.numpy())
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, -3)))
+
+
+def _rgb(images):
+    """What ``rgb_tensor`` does, by PyTorch on any device."""
+    scales = torch.tensor(RGB_SCALES, device=images.device)[:, None, None]
+    scaled = (images.float() * scales + RGB_OFFSET).clamp(min=0)
+    mean = scaled.mean(1, keepdim=True)
+    mean = torch.where(mean > 0, mean, 1e-6)
+    stretched = scaled * torch.asinh(RGB_Q * mean) / (math.sqrt(RGB_Q) * mean)
+    return stretched.flip(1).clamp(0, 1)
 
 
 def central_crop(images, size=CROP):
@@ -125,9 +143,8 @@ def blur(images, generator, radius=6):
 
 def add_noise(images, generator):
     """Bring each band to the depth of another exposure by adding Gaussian pixel noise."""
-    sigma = _missing(NOISE, len(images), generator)[:, :, None, None]
-    noise = torch.randn(images.shape, generator=generator) * sigma
-    return images + noise.to(images.device)
+    sigma = _missing(NOISE, len(images), generator)[:, :, None, None].to(images.device)
+    return images + noise(images.shape, images.device, generator) * sigma
 
 
 def survey_views(images, generator, *, with_blur=True):

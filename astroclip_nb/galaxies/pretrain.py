@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import contrast
+from ..device import pick_device
 from ..distributed import gather, own, seeded_parts, share
 from . import images, spectra
 from .alignment import read_ivar
@@ -88,7 +89,7 @@ def moco_batches(pairs, rows, batch_size, seed=0, with_blur=True):
         order = shuffled(rows, np.random.default_rng((seed, epoch)))
         for start in range(0, len(order) - size + 1, size):
             places = share(np.arange(start, start + size))
-            crops = torch.from_numpy(pairs.read("image", order[places])).float()
+            crops = torch.from_numpy(pairs.read("image", order[places])).to(pick_device()).float()
             parts = [
                 [images.survey_views(crops[some], generator, with_blur=with_blur) for _ in range(2)]
                 for some, generator in seeded_parts(places, seed, epoch)
@@ -150,13 +151,14 @@ def autoencoder_inputs(spectrum, ivar, redshift):
 def autoencoder_batches(pairs, rows, batch_size, seed=0):
     """batches(epoch) of autoencoder inputs for the spectra at ``rows``."""
     size = batch_size_for(rows, batch_size)
-    redshift = torch.from_numpy(pairs.catalogue["redshift"]).float()
+    device = pick_device()
+    redshift = torch.from_numpy(pairs.catalogue["redshift"]).to(device).float()
 
     def batches(epoch):
         order = shuffled(rows, np.random.default_rng((seed, epoch)))
         for start in range(0, len(order) - size + 1, size):
             some = share(order[start : start + size])
-            flux = torch.from_numpy(pairs.read("spectrum", some)).float()
+            flux = torch.from_numpy(pairs.read("spectrum", some)).to(device).float()
             yield tuple(map(own, autoencoder_inputs(flux, read_ivar(pairs, some, flux), redshift[some])))
 
     return batches
@@ -164,7 +166,7 @@ def autoencoder_batches(pairs, rows, batch_size, seed=0):
 
 def pretrain(model, batches, validation, config, folder, **options):
     """Train a MoCo or SpectrumAutoencoder; ``validation`` are fixed batches of the same kind. The history."""
-    held_out = [tuple(map(share, batch)) for batch in validation]
+    held_out = [tuple(share(side).cpu() for side in batch) for batch in validation]  # of GB: no burden for a GPU
 
     def validate(trained):
         device = next(trained.parameters()).device

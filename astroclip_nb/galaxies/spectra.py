@@ -6,6 +6,8 @@ is masked or was never observed.
 
 import torch
 
+from ..device import noise
+
 CLIP = 10.0  # standard deviations; sky residuals and cosmic rays beyond tell nothing about a galaxy
 ARM_EDGES = (2700, 4962)  # bins between the b, r and z arms of DESI, at 5760 and 7570 A
 
@@ -47,7 +49,7 @@ def with_noise(spectrum, ivar, target, generator):
     """Spectra and ivar (N, L) with noise added until their ``signal_to_noise`` is ``target``; noisier ones stay."""
     more = (signal_to_noise(spectrum, ivar) / target).clamp(min=1)  # factor on sigma
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt() * (more.square() - 1).sqrt()
-    return spectrum.float() + torch.randn(spectrum.shape, generator=generator) * sigma, ivar.float() / more.square()
+    return spectrum.float() + noise(spectrum.shape, spectrum.device, generator) * sigma, ivar.float() / more.square()
 
 
 def degrade(spectrum, ivar, generator):
@@ -60,26 +62,27 @@ def degrade(spectrum, ivar, generator):
     have all of these, and towers trained without them trip over the first.
     """
     n, length = spectrum.shape
+    device = spectrum.device  # the generator is one of the CPU
 
     def normal(*shape):
-        return torch.randn(n, *shape, generator=generator)
+        return torch.randn(n, *shape, generator=generator).to(device)
 
     def uniform(*shape):
-        return torch.rand(n, *shape, generator=generator)
+        return torch.rand(n, *shape, generator=generator).to(device)
 
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt()
     signal = signal_to_noise(spectrum, ivar).clamp(min=1)
     more = torch.where(uniform(1) < 0.5, signal ** uniform(1), 1.0)  # factor on sigma
-    flux = spectrum.float() + normal(length) * sigma * (more.square() - 1).sqrt()
+    flux = spectrum.float() + noise((n, length), device, generator) * sigma * (more.square() - 1).sqrt()
 
-    x = torch.linspace(-1, 1, length)
-    bins = torch.arange(length)
+    x = torch.linspace(-1, 1, length, device=device)
+    bins = torch.arange(length, device=device)
     arm = (bins >= ARM_EDGES[0]).long() + (bins >= ARM_EDGES[1]).long()
     gain = 1 + 0.15 * normal(1) * x + 0.08 * normal(1) * (x.square() - 1 / 3)
     step = torch.where(uniform(1) < 0.5, 0.12, 0.02) * normal(3)
     gain = (gain + step[:, arm]).clamp(min=0.2)
 
-    kept = torch.ones(n, length, dtype=torch.bool)
+    kept = torch.ones(n, length, dtype=torch.bool, device=device)
     for used in uniform(3).T < 0.3:
         start, width = (uniform(1) * length).long(), (20 + 580 * uniform(1)).long()
         kept &= ~(used[:, None] & (bins >= start) & (bins < start + width))

@@ -139,7 +139,7 @@ def encode_shard(path, output, towers_folder, fingerprint, precision="fp32"):
             for start in range(0, n if width else 0, BLOCK):
                 rows = np.arange(start, min(start + BLOCK, n))
                 view = _read_view(side, shard, rows)
-                if not (finite := view.flatten(1).isfinite().all(1).numpy()).all():
+                if not (finite := view.flatten(1).isfinite().all(1).cpu().numpy()).all():
                     first = file["targetid"][rows[~finite][0]]
                     raise InputError(f"{path}: the {side} of TARGETID {first} is not finite; mask it or drop it.")
                 embeddings[rows[0] : rows[-1] + 1] = _embed(side, view, towers, precision)
@@ -148,11 +148,12 @@ def encode_shard(path, output, towers_folder, fingerprint, precision="fp32"):
 
 def _read_view(side, shard, rows):
     """View 0, what is embedded: central crops (B, 3, 96, 96) or normalised spectra (B, 7781)."""
-    values = torch.from_numpy(read_rows(shard[side], rows)).float()
+    device = pick_device()
+    values = torch.from_numpy(read_rows(shard[side], rows)).to(device).float()
     if side == "image":
         return images.central_crop(values)
     if "ivar" in shard:
-        return spectra.normalise(values, torch.from_numpy(read_rows(shard["ivar"], rows)).float())
+        return spectra.normalise(values, torch.from_numpy(read_rows(shard["ivar"], rows)).to(device).float())
     return spectra.normalise(values, spectra.estimated_ivar(values))
 
 
