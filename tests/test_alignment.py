@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -99,6 +101,34 @@ def test_interrupted_cache_is_completed_to_the_same_bytes(pairs, cached, tmp_pat
         features.open_features(tmp_path / "cut.h5")
     again = cache(pairs, tmp_path / "cut.h5")
     assert np.array_equal(again.image, whole.image) and np.array_equal(again.spectrum, whole.spectrum)
+
+
+def test_a_cache_that_another_process_writes_is_left_to_it(pairs, tmp_path):
+    """Of whichever identity; once the other is gone its half is taken up or replaced as ever."""
+    path = tmp_path / "features.h5"
+    code = f"""
+import h5py, sys
+with h5py.File({str(path)!r}, "w") as file:
+    file.attrs["identity"] = "{{}}"
+    file.flush()
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with other:
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(InputError, match="features.h5 is being written by another process"):
+            cache(pairs, path)
+        other.stdin.close()
+    with h5py.File(path) as file:
+        assert file.attrs["identity"] == "{}"
+    assert len(cache(pairs, path).image) == 80
+
+
+def test_a_cache_cut_off_while_it_was_created_is_replaced(pairs, cached, tmp_path):
+    with open(cached.image.filename, "rb") as whole:
+        (tmp_path / "features.h5").write_bytes(whole.read(3000))
+    assert np.array_equal(cache(pairs, tmp_path / "features.h5").image, cached.image)
 
 
 def test_a_cache_that_is_no_cache_is_refused(tmp_path):

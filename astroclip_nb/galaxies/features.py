@@ -123,6 +123,10 @@ def _open_for_writing(path, identity, n, widths):
             if file.attrs.get("identity") == text:
                 return file
             file.close()
+        except BlockingIOError:  # HDF5 locks what it writes
+            raise InputError(
+                f"{path} is being written by another process; wait for it to end, or give another run folder."
+            ) from None
         except OSError:
             pass  # cut off while being created: nothing in it is worth keeping
     path.parent.mkdir(parents=True, exist_ok=True)
