@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import bilinear, images
 from astroclip_nb.torchvision_cpu import import_torchvision
 
@@ -79,6 +80,14 @@ def test_shift_moves_by_whole_pixels():
     x = smooth_images()
     moved = images.resample(x, **plain(4) | {"shift": torch.tensor([[3.0, -5.0]] * 4)})
     assert torch.allclose(moved, x[..., 28 - 5 : 124 - 5, 28 + 3 : 124 + 3], atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(95, 95), (152, 64)])
+@pytest.mark.parametrize("cut", [images.central_crop, lambda x: images.random_views(x, generator())])
+def test_images_smaller_than_a_tower_sees_are_refused(cut, shape):
+    with pytest.raises(InputError, match=f"have {shape[0]} x {shape[1]} pixels, expected 96 x 96 or more"):
+        cut(torch.zeros(2, 3, *shape))
+    assert cut(torch.zeros(2, 3, 96, 96)).shape == (2, 3, 96, 96)
 
 
 def test_every_image_has_its_own_angle_and_flip():

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..device import noise
+from ..errors import InputError
 
 CROP = 96  # pixels a tower sees (Stein et al. 2021); a crop rotated by any angle needs 136
 MAX_JITTER = 7  # pixels
@@ -60,8 +61,18 @@ def _rgb(images):
 
 def central_crop(images, size=CROP):
     """The central (..., size, size) pixels, what ``embed`` always sees."""
+    _check_size(images, size)
     start = (images.shape[-1] - size) // 2
     return images[..., start : start + size, start : start + size]
+
+
+def _check_size(images, size):
+    """Raise InputError where images (..., S, S) are smaller than the ``size`` pixels that are cut out of them."""
+    height, width = images.shape[-2:]
+    if min(height, width) < size:
+        raise InputError(
+            f"Images have {height} x {width} pixels, expected {size} x {size} or more; cut them out larger."
+        )
 
 
 def resample(images, angle, flip, scale, shift, size=CROP):
@@ -70,6 +81,7 @@ def resample(images, angle, flip, scale, shift, size=CROP):
     images : (N, 3, S, S); angle : (N,) radians; flip : (N,) +1 or -1 (mirror in x); scale : (N,) factor on
     the galaxy's size; shift : (N, 2) pixels (x, y). Returns (N, 3, size, size); outside the input is zero.
     """
+    _check_size(images, size)
     full = images.shape[-1]
     cos, sin = angle.cos() / scale, angle.sin() / scale
     matrix = torch.stack([cos * flip, -sin, sin * flip, cos], 1).view(-1, 2, 2)
