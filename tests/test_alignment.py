@@ -226,6 +226,16 @@ def test_towers_that_embedded_something_can_be_trained(pairs, monkeypatch):
     assert all(parameter.grad is not None for parameter in image.parameters())
 
 
+@pytest.mark.parametrize("filling", [0, np.nan])
+def test_masked_bins_of_a_spectrum_without_ivar_are_no_flux(pairs, filling):
+    (_, spectrum), heads = tiny_encoders(), alignment.make_heads(512, 32, dimension=16)
+    flux, ivar = (pairs.read(name, np.arange(4)) for name in ("spectrum", "ivar"))
+    ivar[:, 2000:5000] = 0
+    expected = alignment.embed_spectra(spectrum, heads, flux, ivar)
+    flux[:, 2000:5000] = filling
+    np.testing.assert_allclose(alignment.embed_spectra(spectrum, heads, flux), expected, atol=1e-5)
+
+
 def test_missing_towers_name_the_notebook(tmp_path):
     with pytest.raises(InputError, match="notebook 04"):
         alignment.load_towers(tmp_path)

@@ -95,3 +95,17 @@ def test_image_reader_augments_only_in_training():
     rows = rng.integers(0, 9, 4)
     assert torch.equal(read(rows), read(rows)) and read(rows).shape == (4, 3, 48, 48)
     assert not torch.equal(read(rows), read(rows, torch.Generator().manual_seed(1)))
+
+
+def test_masked_bins_of_spectra_without_ivar_are_no_flux():
+    flux = 5 + np.random.default_rng(4).normal(size=(3, 7781)).astype(np.float32)
+    flux[:, 2000:5000] = 0
+
+    class File:
+        has_ivar = False
+
+        def read(self, name, rows):
+            return flux[rows]
+
+    found = supervised.spectrum_reader(File())(np.arange(3))
+    assert (found[:, 2000:5000] == 0).all() and abs(found[:, :2000].std() - 1) < 0.05

@@ -186,11 +186,13 @@ def load_towers(folder):
 
 
 def embed_spectra(spectrum_encoder, heads, flux, ivar=None):
-    """Embeddings (N, 128) of spectra (N, 7781) from anywhere, given as arrays on the common grid."""
+    """Embeddings (N, 128) of spectra (N, 7781) from anywhere, given as arrays on the common grid.
+
+    Without ``ivar`` bins of exactly 0 count as masked, as ``spectra.estimated_ivar`` tells.
+    """
     flux = torch.from_numpy(np.asarray(flux, np.float32))
-    ivar = torch.ones_like(flux) if ivar is None else torch.from_numpy(np.asarray(ivar, np.float32))
-    normalised = spectra.normalise(flux, ivar)
-    return _embed(spectrum_encoder, heads.tower_b, normalised)
+    ivar = spectra.estimated_ivar(flux) if ivar is None else torch.from_numpy(np.asarray(ivar, np.float32))
+    return _embed(spectrum_encoder, heads.tower_b, spectra.normalise(flux, ivar))
 
 
 def embed_images(image_encoder, heads, cutouts):

@@ -8,6 +8,7 @@ from torch import nn
 from ..contrast import FitConfig, fit
 from ..errors import InputError
 from ..torchvision_cpu import import_torchvision
+from .alignment import read_ivar
 from .images import central_crop, random_views, rgb_tensor
 from .properties import Prediction, labelled, scores
 from .spectra import normalise
@@ -46,10 +47,10 @@ def image_reader(pairs):
 
 def spectrum_reader(pairs):
     """A ``read`` for `train_regressor`: normalised spectra (B, 7781)."""
-    names = ["spectrum", "ivar"] if pairs.has_ivar else ["spectrum"]
 
     def read(rows, generator=None):
-        return normalise(*(torch.from_numpy(pairs.read(name, rows)) for name in names))
+        flux = torch.from_numpy(pairs.read("spectrum", rows)).float()
+        return normalise(flux, read_ivar(pairs, rows, flux))
 
     return read
 
