@@ -1,11 +1,13 @@
 """Two processes on the CPU learn what one does with the whole batch."""
 
 import functools
+import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -246,6 +248,18 @@ def test_a_stage_that_would_train_nothing_is_refused(tmp_path, capsys):
     RunFolder(tmp_path).pairs.symlink_to(tiny_pairs())
     assert train.main(["image", "-p", f"run={tmp_path}"]) == 1
     assert "give -p pretrain=true" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "function"),
+    [("image", "pretrain_images"), ("spectrum", "pretrain_spectra"), ("align", "align_encoders")],
+)
+def test_command_and_notebook_train_by_one_function(stage, function):
+    """And the notebook sets up no training of its own."""
+    command, number = train.STAGES[stage]
+    cells = "".join("".join(cell.source) for cell in nbformat.read(ordered_notebooks()[number], 4).cells)
+    assert f".{function}(" in cells and f".{function}(" in inspect.getsource(command)
+    assert "Config" not in cells and "cosine_config" not in cells and "torch.manual_seed" not in cells
 
 
 @pytest.mark.slow

@@ -10,13 +10,13 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import own, seeded_parts, share
+from ..distributed import first_then_others, own, seeded_parts, share, share_batch_norms
 from ..embeddings import Embeddings
 from ..errors import InputError
 from . import images, spectra
 from .checkpoints import load_encoder, load_exactly, read_checkpoint, save_encoder
 from .encoders import Frozen
-from .features import CachedBatches, Features, batch_size_for, fixed_batches, shuffled
+from .features import CachedBatches, Features, batch_size_for, cache_features, fixed_batches, shuffled
 from .inference import fast
 
 
@@ -128,6 +128,43 @@ def align_fresh(towers, pairs, split, config, folder, *, batch_size=512, degrade
 
     data_id = json.dumps([pairs.fingerprint, _digest(split), batch_size, degrade, blur])
     return contrast.fit(towers, batches, validate, config, folder, data_id=data_id, **options)
+
+
+def align_encoders(
+    encoders, pairs, split, run, *, views, spectrum_views, blur, dimension, logit_scale, learn_scale, epochs,
+    batch_size, learning_rate, fresh, finetune, precision, seed,
+):  # fmt: skip
+    """The training of notebook 04, into ``weights/alignment`` of the RunFolder ``run``: (heads, history, cached).
+
+    encoders : of images and of spectra, which ``finetune`` trains too; cached : what ``cache_features`` is to be
+    asked for in ``keep_aligned``. Views of galaxies are cached unless they are ``fresh`` in every epoch.
+    """
+    widths = [encoder.n_features for encoder in encoders]
+    heads = make_heads(*widths, dimension=dimension, logit_scale=logit_scale, learn_scale=learn_scale, seed=seed)
+    start_image_head(heads, run.weights / "image_head.pt")
+    config = contrast.FitConfig(epochs, learning_rate, precision=precision, seed=seed)
+    if finetune:
+        train = np.flatnonzero(split == "train")
+        steps = len(train) // batch_size_for(train, batch_size)
+        config = contrast.cosine_config(epochs, steps, learning_rate, 1e-2, precision, seed)
+    folder = run.weights / "alignment"
+    if fresh or finetune:
+        towers = share_batch_norms(whole_towers(*encoders, heads, finetune=finetune))
+        history = align_fresh(towers, pairs, split, config, folder, batch_size=batch_size, blur=blur)
+        return heads, history, {"n_image_views": 0, "n_spectrum_views": 0, "seed": seed}
+    cached = {"n_image_views": views, "n_spectrum_views": spectrum_views, "blur": blur, "seed": seed}
+    with first_then_others():
+        features = cache_features(pairs, *encoders, run.features, **cached)
+    return heads, align(heads, features, split, config, folder, batch_size=batch_size), cached
+
+
+def keep_aligned(encoders, heads, pairs, split, run, cached):
+    """Write features, embeddings and towers of what ``align_encoders`` trained into ``run``; the Embeddings."""
+    features = cache_features(pairs, *encoders, run.features, **cached)
+    embeddings = embed(heads, features, pairs, split)
+    embeddings.save(run.embeddings)
+    save_towers(run.weights / "towers", *encoders, heads, pairs=pairs.fingerprint)
+    return embeddings
 
 
 def _read(pairs, rows):

@@ -16,15 +16,17 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import gather, own, seeded_parts, share
+from ..distributed import gather, own, seeded_parts, share, share_batch_norms
 from . import images, spectra
 from .alignment import read_ivar
+from .encoders import PUBLISHED_SPECTRUM, SMALL_SPECTRUM, ImageEncoder, SpectrumEncoder
 from .features import batch_size_for, shuffled
 from .pairs import WAVELENGTH
 
 TEMPERATURE = 0.2  # MoCo v2
 MOMENTUM = 0.99  # of the key encoder; 0.999 in MoCo v2, whose runs are a hundred times longer
 QUEUE = 4096
+WEIGHT_DECAY = 1e-4  # of both pre-trainings
 N_LATENT = 10
 MAX_REDSHIFT = 0.8
 # Error allowed to the model itself, in standard deviations of the spectrum: without it the few brightest galaxies,
@@ -174,6 +176,43 @@ def pretrain(model, batches, validation, config, folder, **options):
         return {"validation_loss": torch.stack(losses).mean().item()}
 
     return contrast.fit(model, batches, validate, config, folder, **options)
+
+
+def pretrain_images(
+    pairs, split, folder, *, resnet, binning, epochs, batch_size, learning_rate, blur, precision, seed
+):
+    """MoCo v2 on the images of ``pairs``, the training of notebook 02: (ImageEncoder, history)."""
+    train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
+    torch.manual_seed(seed)
+    encoder = ImageEncoder(resnet, binning=binning)
+    batches, held_out = (moco_batches(pairs, rows, batch_size, seed, blur) for rows in (train, validation))
+    steps = len(train) // batch_size_for(train, batch_size)
+    history = pretrain(
+        share_batch_norms(MoCo(encoder)), batches, held_out(0),
+        contrast.cosine_config(epochs, steps, learning_rate, WEIGHT_DECAY, precision, seed), folder,
+        data_id=f"{pairs.fingerprint} {encoder.config} {batch_size} {blur}", label="MoCo v2",
+    )  # fmt: skip
+    return encoder, history
+
+
+def pretrain_spectra(pairs, split, folder, *, small, epochs, batch_size, learning_rate, precision, seed):
+    """The autoencoder on the spectra of ``pairs``, the training of notebook 03: (SpectrumAutoencoder, history).
+
+    small : the encoder made for two cores, rather than one of the published width.
+    """
+    train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
+    torch.manual_seed(seed)
+    config = SMALL_SPECTRUM if small else PUBLISHED_SPECTRUM | {"attended_wavelengths": True}
+    model = SpectrumAutoencoder(SpectrumEncoder(**config))
+    batches, held_out = (autoencoder_batches(pairs, rows, batch_size, seed) for rows in (train, validation))
+    steps = len(train) // batch_size_for(train, batch_size)
+    redshifts = pairs.catalogue["redshift"].sum()
+    history = pretrain(
+        model, batches, held_out(0),
+        contrast.cosine_config(epochs, steps, learning_rate, WEIGHT_DECAY, precision, seed), folder,
+        data_id=f"{pairs.fingerprint} {model.encoder.config} {batch_size} {redshifts}", label="autoencoder",
+    )  # fmt: skip
+    return model, history
 
 
 @torch.inference_mode()

@@ -14,36 +14,23 @@ import ast
 import sys
 from types import SimpleNamespace
 
-import numpy as np
-import torch
-
-from ..contrast import FitConfig, cosine_config
-from ..distributed import first_then_others, processes, rank, share_batch_norms
+from ..distributed import processes, rank
 from ..errors import InputError
 from ..paths import RunFolder
 from ..run import load_profile, ordered_notebooks, parameters_for, parse_override
 from . import alignment, pretrain
 from .checkpoints import load_encoder, save_encoder, save_head
-from .encoders import PUBLISHED_SPECTRUM, SMALL_SPECTRUM, ImageEncoder, SpectrumEncoder
-from .features import batch_size_for, cache_features
 from .pairs import open_pairs, split_of
 
 
 def train_image(run, pairs, split, p):
     """MoCo v2, as notebook 02 with ``pretrain``; leaves ``weights/moco`` and ``weights/image_encoder.pt``."""
     _refuse_unless(p.pretrain, "image")
-    train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
-    torch.manual_seed(p.seed)
-    encoder = ImageEncoder(p.resnet, binning=p.binning)
-    model = share_batch_norms(pretrain.MoCo(encoder))
-    config = _cosine(p.image_epochs, train, p.image_batch_size, p.pretrain_learning_rate, 1e-4, p)
     with processes():
-        batches, held_out = (
-            pretrain.moco_batches(pairs, rows, p.image_batch_size, p.seed, p.blur) for rows in (train, validation)
-        )
-        pretrain.pretrain(
-            model, batches, held_out(0), config, run.weights / "moco", label="MoCo v2",
-            data_id=f"{pairs.fingerprint} {encoder.config} {p.image_batch_size} {p.blur}",
+        encoder, _ = pretrain.pretrain_images(
+            pairs, split, run.weights / "moco", resnet=p.resnet, binning=p.binning, epochs=p.image_epochs,
+            batch_size=p.image_batch_size, learning_rate=p.pretrain_learning_rate, blur=p.blur,
+            precision=p.precision, seed=p.seed,
         )  # fmt: skip
         first = rank() == 0
     if first:
@@ -55,57 +42,31 @@ def train_image(run, pairs, split, p):
 def train_spectrum(run, pairs, split, p):
     """The autoencoder, as notebook 03 with ``pretrain``; leaves its weights and ``weights/spectrum_encoder.pt``."""
     _refuse_unless(p.pretrain, "spectrum")
-    train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
-    torch.manual_seed(p.seed)
-    encoder = SpectrumEncoder(
-        **(SMALL_SPECTRUM if p.small else PUBLISHED_SPECTRUM | {"attended_wavelengths": True})
-    )
-    model = pretrain.SpectrumAutoencoder(encoder)
-    config = _cosine(p.spectrum_epochs, train, p.spectrum_batch_size, p.pretrain_learning_rate, 1e-4, p)
-    redshifts = pairs.catalogue["redshift"].sum()
     with processes():
-        batches, held_out = (
-            pretrain.autoencoder_batches(pairs, rows, p.spectrum_batch_size, p.seed) for rows in (train, validation)
-        )
-        pretrain.pretrain(
-            model, batches, held_out(0), config, run.weights / "autoencoder", label="autoencoder",
-            data_id=f"{pairs.fingerprint} {encoder.config} {p.spectrum_batch_size} {redshifts}",
+        autoencoder, _ = pretrain.pretrain_spectra(
+            pairs, split, run.weights / "autoencoder", small=p.small, epochs=p.spectrum_epochs,
+            batch_size=p.spectrum_batch_size, learning_rate=p.pretrain_learning_rate, precision=p.precision,
+            seed=p.seed,
         )  # fmt: skip
         first = rank() == 0
     if first:
         path = run.weights / "spectrum_encoder.pt"
-        save_encoder(encoder, path, made_by="autoencoder in this run", pairs=pairs.fingerprint)
+        save_encoder(autoencoder.encoder, path, made_by="autoencoder in this run", pairs=pairs.fingerprint)
 
 
 def train_align(run, pairs, split, p):
     """InfoNCE, as notebook 04; ``weights/alignment``, ``weights/towers``, ``features.h5`` and ``embeddings.h5``."""
     encoders = [load_encoder(run.weights / f"{name}_encoder.pt") for name in ("image", "spectrum")]
-    widths = [encoder.n_features for encoder in encoders]
-    heads = alignment.make_heads(
-        *widths, dimension=p.dimension, logit_scale=p.logit_scale, learn_scale=p.learn_scale, seed=p.seed
-    )
-    alignment.start_image_head(heads, run.weights / "image_head.pt")
-    config = FitConfig(p.epochs, p.learning_rate, precision=p.precision, seed=p.seed)
-    if p.finetune:
-        train = np.flatnonzero(split == "train")
-        config = _cosine(p.epochs, train, p.batch_size, p.learning_rate, 1e-2, p)
-    folder, fresh = run.weights / "alignment", p.fresh or p.finetune
-    views = {"n_image_views": 0, "n_spectrum_views": 0}
-    if not fresh:
-        views = {"n_image_views": p.views, "n_spectrum_views": p.spectrum_views, "blur": p.blur}
     with processes():
-        if fresh:
-            towers = share_batch_norms(alignment.whole_towers(*encoders, heads, finetune=p.finetune))
-            alignment.align_fresh(towers, pairs, split, config, folder, batch_size=p.batch_size, blur=p.blur)
-        else:
-            with first_then_others():
-                features = cache_features(pairs, *encoders, run.features, seed=p.seed, **views)
-            alignment.align(heads, features, split, config, folder, batch_size=p.batch_size)
+        heads, _, cached = alignment.align_encoders(
+            encoders, pairs, split, run, views=p.views, spectrum_views=p.spectrum_views, blur=p.blur,
+            dimension=p.dimension, logit_scale=p.logit_scale, learn_scale=p.learn_scale, epochs=p.epochs,
+            batch_size=p.batch_size, learning_rate=p.learning_rate, fresh=p.fresh, finetune=p.finetune,
+            precision=p.precision, seed=p.seed,
+        )  # fmt: skip
         first = rank() == 0
     if first:
-        features = cache_features(pairs, *encoders, run.features, seed=p.seed, **views)
-        alignment.embed(heads, features, pairs, split).save(run.embeddings)
-        alignment.save_towers(run.weights / "towers", *encoders, heads, pairs=pairs.fingerprint)
+        alignment.keep_aligned(encoders, heads, pairs, split, run, cached)
 
 
 STAGES = {"image": (train_image, "02"), "spectrum": (train_spectrum, "03"), "align": (train_align, "04")}
@@ -117,11 +78,6 @@ def _refuse_unless(pretrained_here, stage):
             f"these parameters take the {stage} encoder as it is; for one trained here give -p pretrain=true, and "
             "the same to the notebooks afterwards."
         )
-
-
-def _cosine(epochs, train, batch_size, learning_rate, weight_decay, p):
-    batches = len(train) // batch_size_for(train, batch_size)
-    return cosine_config(epochs, batches, learning_rate, weight_decay, p.precision, p.seed)
 
 
 def parameters_of(number, profile, overrides):
