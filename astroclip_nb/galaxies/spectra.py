@@ -49,7 +49,8 @@ def with_noise(spectrum, ivar, target, generator):
     """Spectra and ivar (N, L) with noise added until their ``signal_to_noise`` is ``target``; noisier ones stay."""
     more = (signal_to_noise(spectrum, ivar) / target).clamp(min=1)  # factor on sigma
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt() * (more.square() - 1).sqrt()
-    return spectrum.float() + noise(spectrum.shape, spectrum.device, generator) * sigma, ivar.float() / more.square()
+    flux = spectrum.float() + noise(spectrum.shape, spectrum.device, generator) * sigma
+    return flux, ivar.float() / more.square()
 
 
 def degrade(spectrum, ivar, generator):
