@@ -37,13 +37,12 @@ def processes():
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield
         return
-    gpu = None
-    if torch.cuda.is_available():
-        gpu = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    gpu = int(os.environ["LOCAL_RANK"]) if torch.cuda.is_available() else None
+    if gpu is not None:
         torch.cuda.set_device(gpu)
     # Told its GPU, nccl takes that one for barriers too; left alone it guesses by rank, which numbers no GPU of a
     # second node.
-    dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE, device_id=gpu)
+    dist.init_process_group("gloo" if gpu is None else "nccl", timeout=PATIENCE, device_id=gpu)
     try:
         yield
     finally:
