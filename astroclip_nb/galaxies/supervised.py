@@ -24,7 +24,7 @@ def spectrum_cnn(outputs, length=7781):
     layers, pooled = [], length
     for n_in, n_out, kernel in ((1, 16, 11), (16, 32, 5), (32, 64, 5), (64, 64, 5)):
         layers += [nn.Conv1d(n_in, n_out, kernel, padding=kernel // 2), nn.BatchNorm1d(n_out)]
-        layers += [nn.ReLU(), nn.MaxPool1d(4)]
+        layers += [nn.MaxPool1d(4), nn.ReLU()]  # the same either way round, and four times fewer to rectify
         pooled //= 4
     head = [nn.Flatten(), nn.Linear(64 * pooled, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, outputs)]
     return nn.Sequential(nn.Unflatten(1, (1, length)), *layers, *head)
