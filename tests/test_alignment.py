@@ -119,6 +119,8 @@ with h5py.File({str(path)!r}, "w") as file:
         assert other.stdout.readline() == "open\n"
         with pytest.raises(InputError, match="features.h5 is being written by another process"):
             cache(pairs, path)
+        with pytest.raises(InputError, match="features.h5 is being written by another process"):
+            features.open_features(path)
         other.stdin.close()
     with h5py.File(path) as file:
         assert file.attrs["identity"] == "{}"

@@ -205,6 +205,17 @@ def test_fetch_once_and_mend_what_was_altered(serve, tmp_path, capsys):
     assert altered.read_bytes() == image() and verify(tmp_path / "8880") == []
 
 
+@pytest.mark.parametrize("damaged", ["", "[]", '{"files": {"a.jpg": 3}}', "{"])
+def test_a_damaged_manifest_is_written_anew_and_no_image_fetched_again(serve, tmp_path, damaged):
+    serve()
+    assert fetch(tmp_path) == []
+    manifest = tmp_path / "8880" / "manifest.json"
+    whole = manifest.read_text()
+    manifest.write_text(damaged)
+    again = serve()
+    assert fetch(tmp_path) == [] and not again.fetched and manifest.read_text() == whole
+
+
 @pytest.mark.parametrize("faults, why", [
     ({PC_URI: 503}, "503 Server Error"),
     ({PC_URI: requests.ConnectionError("reset by peer")}, "reset by peer"),

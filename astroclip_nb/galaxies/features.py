@@ -123,10 +123,8 @@ def _open_for_writing(path, identity, n, widths):
             if file.attrs.get("identity") == text:
                 return file
             file.close()
-        except BlockingIOError:  # HDF5 locks what it writes
-            raise InputError(
-                f"{path} is being written by another process; wait for it to end, or give another run folder."
-            ) from None
+        except BlockingIOError:
+            raise _busy(path) from None
         except OSError:
             pass  # cut off while being created: nothing in it is worth keeping
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,8 +138,16 @@ def _open_for_writing(path, identity, n, widths):
     return file
 
 
+def _busy(path):
+    """The error where another process has the file open for writing, which HDF5 locks."""
+    return InputError(
+        f"{path} is being written by another process; wait for it to end, or give another run folder."
+    )
+
+
 def open_features(path, pairs=None):
-    """The cache as memory maps. Raises InputError where it is missing, incomplete, or of other ``pairs``."""
+    """The cache as memory maps. Raises InputError where it is missing, incomplete, being written, or of other
+    ``pairs``."""
     try:
         with h5py.File(path) as file:
             identity = json.loads(file.attrs["identity"])
@@ -150,6 +156,8 @@ def open_features(path, pairs=None):
                 name: np.memmap(path, np.float16, "r", file[name].id.get_offset(), file[name].shape)
                 for name in ("image", "spectrum")
             }
+    except BlockingIOError:
+        raise _busy(path) from None
     except (OSError, KeyError) as error:
         raise InputError(f"{path} is not a feature cache ({error}); run notebook 04 again.") from None
     if done < n:

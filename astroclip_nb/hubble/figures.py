@@ -123,7 +123,7 @@ def cosine_distributions(pairs, simulated):
             axis.hist(values, bins, density=True, histtype="stepfilled", alpha=0.35, color=colour)
             axis.hist(values, bins, density=True, histtype="step", color=colour)
             told = f"{label}: mean {values.mean():.3f}".replace("-", "\N{MINUS SIGN}")
-            axis.axvline(values.mean(), color=colour, lw=1, ls="--", label=told)
+            axis.axvline(values.mean(), ymax=1 / 1.35, color=colour, lw=1, ls="--", label=told)
         axis.set(xlabel="cosine of image and caption", title=name, yticks=[])
         axis.set_ylim(0, 1.35 * axis.get_ylim()[1])  # room for the legend
         axis.legend(fontsize=SMALL, loc="upper left")

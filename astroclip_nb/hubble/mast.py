@@ -109,13 +109,13 @@ def fetch_previews(proposals, folder, *, max_images=20, seed=0, pause=1.0, progr
 
 
 def verify(folder):
-    """Files of a proposal's folder whose bytes are not those of its manifest."""
-    files = json.loads((folder / MANIFEST).read_text())["files"]
-    return [
-        folder / name
-        for name, entry in files.items()
-        if not (folder / name).exists() or _sha256(folder / name) != entry["sha256"]
-    ]
+    """Files of a proposal's folder whose bytes are not those of its manifest; itself, where it is damaged."""
+    try:
+        hashes = {n: entry["sha256"] for n, entry in json.loads((folder / MANIFEST).read_text())["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or another
+        return [folder / MANIFEST]
+    paths = {folder / name: sha256 for name, sha256 in hashes.items()}
+    return [path for path, sha256 in paths.items() if not path.exists() or _sha256(path) != sha256]
 
 
 def _sha256(path):
