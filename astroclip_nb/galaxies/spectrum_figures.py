@@ -153,7 +153,9 @@ def pairs_figure(images, spectra, redshift, captions, ivar=None, truth=None):
         draw_spectrum(right, spectra[k], redshift=redshift[k], **optional)
         right.tick_params(labelbottom=k == n - 1)
     axes[-1, 1].set_xlabel(WAVELENGTH_LABEL)
-    axes[n // 2, 1].set_ylabel(FLUX_LABEL, y=0.5 if n % 2 else 1.2)
+    middle = axes[n // 2, 1]
+    middle.set_ylabel(FLUX_LABEL)
+    middle.yaxis.set_label_coords(-0.085, 0.5 if n % 2 else 1.2)  # left of the tick labels of all rows
     return figure
 
 
