@@ -79,6 +79,7 @@ def test_real_spectra_go_through_the_towers(smoke, shared_data):
     found = read_metrics(smoke)["08_real_galaxies"]["metrics"]
     assert found["n"] == 6
     assert found["galaxies"]["39633345008634465"]["catalogue"] == pytest.approx(0.36874, abs=1e-4)
+    assert found["noisier"]["3"]["spectra"] >= 5, "five are smoothed, and have signal to noise enough at any level"
     assert found["noisier"]["1"]["spectra"] == 6 and 0 <= found["noisier"]["1"]["within_0.05"] <= 1
     assert (smoke.figures / "real_galaxies.png").exists() and (smoke.figures / "real_galaxies_noise.png").exists()
 

@@ -47,7 +47,18 @@ def test_real_table_of_spectra(shared_data):
         rows.setdefault(round((wavelength - 3600) / 0.8), []).append(flux)
     expected = [np.mean(rows[k]) for k in range(7781)]
     np.testing.assert_allclose(found["spectrum"][2], expected, rtol=1e-4, atol=1e-5)
-    assert (found["ivar"] == 1).all() and (surveys.read_spectra(path)["redshift"] != 0).all()
+    assert (found["ivar"] > 0).all() and (surveys.read_spectra(path)["redshift"] != 0).all()
+
+
+def test_errors_of_a_table_without_any_are_those_of_its_scatter(tmp_path):
+    flux = 3 + np.random.default_rng(0).normal(0, 0.5, 7781)
+    flux[100:110] = np.nan
+    columns = {"WAVELENGTH": 3600 + 0.8 * np.arange(7781), "TARGET5": flux}
+    columns = [fits.Column(name, "D", array=values) for name, values in columns.items()]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "table.fits")
+    with pytest.warns(UserWarning, match="10 of 7781 bins"):
+        ivar = surveys.read_spectra(tmp_path / "table.fits")["ivar"][0]
+    assert (ivar[100:110] == 0).all() and np.median(ivar) == pytest.approx(1 / 0.5**2, rel=0.1)
 
 
 def write_coadd(path, n=4, without=(), **change):

@@ -69,8 +69,13 @@ def read_spectrum_table(path, redshifts=None):
     """Spectra of a table with columns WAVELENGTH (A) and TARGET<TARGETID>; a dict as in :func:`read_spectra`.
 
     Rows at the same wavelength, from overlapping arms, are averaged; another grid than the pairs grid is
-    resampled. The table knows no errors: ``ivar`` is 1 where the spectrum is known and 0 where it is not.
+    resampled. The table knows no errors: ``ivar`` is estimated from the scatter between neighbouring bins
+    (`spectra.estimated_ivar`), which sees little of the noise of a spectrum that was smoothed.
     """
+    import torch
+
+    from .spectra import estimated_ivar
+
     with open_fits(path) as file:
         number = next((i for i, hdu in enumerate(file) if "WAVELENGTH" in columns_of(hdu)), None)
         table = None if number is None else data_of(path, file, number)
@@ -81,10 +86,10 @@ def read_spectrum_table(path, redshifts=None):
         flux = np.stack([numbers(path, table, name).astype(float) for name in names])
     _warn_not_finite(path, flux)
     if on_grid(wavelength):
-        spectrum, count = combine(wavelength, flux, np.ones_like(flux))
-        ivar = (count > 0).astype(np.float32)
+        spectrum, known = combine(wavelength, flux, np.ones_like(flux))
     else:
-        spectrum, ivar = _resample(path, wavelength, flux)
+        spectrum, known = _resample(path, wavelength, flux)
+    ivar = np.where(known > 0, estimated_ivar(torch.from_numpy(spectrum)).numpy(), 0)
     targetid = np.array([int(name.removeprefix("TARGET")) for name in names])
     return _galaxies(path, {"targetid": targetid, "spectrum": spectrum, "ivar": ivar}, redshifts)
 
