@@ -15,7 +15,8 @@ class Embeddings:
     """Aligned embeddings of N galaxies.
 
     image, spectrum : (N, D) float32, unit length; targetid : (N,) int64;
-    split : (N,) str, "train", "validation" or "test"; catalogue : columns (N,), NaN where unknown.
+    split : (N,) str, "train", "validation" or "test"; catalogue : columns (N,), NaN where unknown;
+    fingerprint : of the pairs that were embedded, "" where these are not kept.
     """
 
     image: np.ndarray
@@ -23,6 +24,7 @@ class Embeddings:
     targetid: np.ndarray
     split: np.ndarray
     catalogue: dict = field(default_factory=dict)
+    fingerprint: str = ""
 
     def __len__(self):
         return len(self.targetid)
@@ -40,7 +42,8 @@ class Embeddings:
                 raise InputError(f"there is no split {rows!r}; choose one of {', '.join(SPLITS)}.")
             rows = self.split == rows
         catalogue = {name: column[rows] for name, column in self.catalogue.items()}
-        return Embeddings(self.image[rows], self.spectrum[rows], self.targetid[rows], self.split[rows], catalogue)
+        rows_of = {name: getattr(self, name)[rows] for name in ("image", "spectrum", "targetid", "split")}
+        return replace(self, **rows_of, catalogue=catalogue)
 
     def save(self, path):
         """Write HDF5 readable by plain h5py: four datasets and a ``catalogue`` group."""
@@ -51,6 +54,7 @@ class Embeddings:
             file["split"] = self.split.astype("S10")
             for name, column in self.catalogue.items():
                 file[f"catalogue/{name}"] = column
+            file.attrs["pairs"] = self.fingerprint
 
     def to_parquet(self, path):
         """Write one row per galaxy; embeddings become fixed-size list columns."""
@@ -69,14 +73,18 @@ class Embeddings:
 
 
 def load_embeddings(path, pairs=None) -> Embeddings:
-    """Read an embeddings file; with ``pairs``, only one of the same galaxies in the same order.
+    """Read an embeddings file; with ``pairs``, only one of the same galaxies, data and order.
 
     The catalogue is then that of the pairs, which may have columns that were joined to them since.
-    Raises InputError where it is missing, lacks a dataset, or is of other galaxies.
+    Raises InputError where it is missing, lacks a dataset, or is of other galaxies or of other data of theirs.
     """
     embeddings = _read(path)
     if pairs is not None and not np.array_equal(embeddings.targetid, pairs.targetid):
         raise InputError(f"{path} holds other galaxies than {pairs.path}; run notebook 04 (alignment) again.")
+    if pairs is not None and embeddings.fingerprint not in ("", pairs.fingerprint):
+        raise InputError(
+            f"{path} was made of {pairs.path} before its data changed; run notebook 04 (alignment) again."
+        )
     return embeddings if pairs is None else replace(embeddings, catalogue=pairs.catalogue)
 
 
@@ -95,6 +103,7 @@ def _read(path):
                 file["targetid"][:],
                 file["split"][:].astype(str),
                 catalogue,
+                str(file.attrs.get("pairs", "")),
             )
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; run notebook 04 (alignment) first.") from None

@@ -126,10 +126,26 @@ def _described(html):
 
 
 def write_report(run, progress=True):
-    """Execute ``paper/report.ipynb`` on a run and convert it: ``runs/<profile>/report.html``. Returns its path."""
+    """Execute ``paper/report.ipynb`` on a run and convert it: ``runs/<profile>/report.html``. Returns its path.
+
+    Raises InputError where notebooks of one system told of different data.
+    """
     from .run import execute
 
     run = run if isinstance(run, RunFolder) else RunFolder(run)
+    _refuse_mixed(run, read_metrics(run))
     executed = execute(REPORT_NOTEBOOK, run, {}, progress=progress)
     notebook_to_html(executed, run.report)
     return run.report
+
+
+def _refuse_mixed(run, metrics):
+    """Raise InputError where what the notebooks recorded is of different galaxies or observations."""
+    told = {name: part["data"] for name, part in metrics.items() if name[:2].isdigit() and part.get("data")}
+    hubble = {name for name in told if "hubble" in name}
+    for names in (sorted(set(told) - hubble), sorted(hubble)):
+        others = [name for name in names if told[name] != told[names[0]]]
+        if others:
+            raise InputError(
+                f"{run.metrics}: {', '.join(others)} tell of other data than {names[0]}; run them again."
+            )

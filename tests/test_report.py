@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -167,12 +168,29 @@ def test_embeddings_have_the_catalogue_that_the_pairs_have_now(tmp_path):
     embeddings = some_embeddings()
     embeddings.save(tmp_path / "e.h5")
     joined = {"redshift": embeddings.catalogue["redshift"], "log_mstar": np.arange(5.0)}
-    pairs = SimpleNamespace(path="pairs.h5", targetid=embeddings.targetid, catalogue=joined)
+    pairs = SimpleNamespace(path="pairs.h5", targetid=embeddings.targetid, catalogue=joined, fingerprint="a")
     assert load_embeddings(tmp_path / "e.h5", pairs).catalogue is joined
     assert set(load_embeddings(tmp_path / "e.h5").catalogue) == {"redshift", "galaxy_type"}
     pairs.targetid = pairs.targetid[::-1]
     with pytest.raises(InputError, match="holds other galaxies than pairs.h5"):
         load_embeddings(tmp_path / "e.h5", pairs)
+
+
+def test_embeddings_of_the_same_galaxies_before_their_data_changed_are_refused(tmp_path):
+    replace(some_embeddings(), fingerprint="a").save(tmp_path / "e.h5")
+    pairs = SimpleNamespace(path="pairs.h5", targetid=np.arange(5), catalogue={}, fingerprint="a")
+    assert load_embeddings(tmp_path / "e.h5", pairs).fingerprint == "a"
+    pairs.fingerprint = "b"
+    with pytest.raises(InputError, match="e.h5 was made of pairs.h5 before its data changed; run notebook 04"):
+        load_embeddings(tmp_path / "e.h5", pairs)
+
+
+def test_no_report_of_two_samples(tmp_path):
+    run = RunFolder(tmp_path)
+    for notebook, data in {"01_data": "a", "05_retrieval": "b", "09_hubble_data": "c"}.items():
+        report.record(run, notebook, {}, data=data)
+    with pytest.raises(InputError, match="metrics.json: 05_retrieval tell of other data than 01_data; run them"):
+        report.write_report(run)
 
 
 @pytest.mark.parametrize("content, told", [(None, "run notebook 04"), (b"text", "cannot be read")])
