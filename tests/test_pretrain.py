@@ -1,5 +1,7 @@
 """MoCo and the autoencoder: they learn, their parts do what the papers say."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from tiny import tiny_encoders, tiny_pairs
 
 from astroclip_nb.contrast import FitConfig
+from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import pretrain
 from astroclip_nb.galaxies.pairs import WAVELENGTH, open_pairs
 
@@ -125,3 +128,19 @@ def test_autoencoder_learns_and_draws_in_physical_units(pairs, tmp_path):
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
     drawn = pretrain.reconstructions(model, pairs, rows[:3])
     assert drawn.shape == (3, len(WAVELENGTH)) and 0.5 < np.median(drawn) < 2.5
+
+
+def test_autoencoder_learns_from_known_redshifts_alone(pairs, tmp_path):
+    """As from spectra read without their redshift table; those without are neither trained nor validated on."""
+    known = np.arange(len(pairs)) % 2 == 0
+    catalogue = {"redshift": np.where(known, pairs.catalogue["redshift"], np.nan)}
+    some = SimpleNamespace(
+        path="p.h5", catalogue=catalogue, fingerprint="a", read=pairs.read, has_ivar=pairs.has_ivar
+    )
+    split = np.array(["train", "train", "validation", "validation"] * len(pairs))[: len(pairs)]
+    options = {"small": True, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "seed": 0}
+    _, history = pretrain.pretrain_spectra(some, split, tmp_path, **options)
+    assert np.isfinite([history[0]["train_loss"], history[0]["validation_loss"]]).all()
+    catalogue["redshift"] = np.full(len(pairs), np.nan)
+    with pytest.raises(InputError, match="p.h5: the autoencoder needs redshifts, known for 0 galaxies to train on"):
+        pretrain.pretrain_spectra(some, split, tmp_path, **options)

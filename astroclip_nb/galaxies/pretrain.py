@@ -17,6 +17,7 @@ from torch import nn
 from .. import contrast
 from ..device import pick_device
 from ..distributed import gather, own, seeded_parts, share, share_batch_norms
+from ..errors import InputError
 from . import images, spectra
 from .alignment import read_ivar
 from .encoders import PUBLISHED_SPECTRUM, SMALL_SPECTRUM, ImageEncoder, SpectrumEncoder
@@ -196,17 +197,23 @@ def pretrain_images(
 
 
 def pretrain_spectra(pairs, split, folder, *, small, epochs, batch_size, learning_rate, precision, seed):
-    """The autoencoder on the spectra of ``pairs``, the training of notebook 03: (SpectrumAutoencoder, history).
+    """The autoencoder on spectra of known redshift, the training of notebook 03: (SpectrumAutoencoder, history).
 
     small : the encoder made for two cores, rather than one of the published width.
     """
-    train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
+    known = np.isfinite(pairs.catalogue["redshift"])
+    train, validation = (np.flatnonzero((split == name) & known) for name in ("train", "validation"))
+    if len(train) < 2 or not len(validation):
+        raise InputError(
+            f"{pairs.path}: the autoencoder needs redshifts, known for {len(train)} galaxies to train on and "
+            f"{len(validation)} to validate on; give them, or an encoder that was trained."
+        )
     torch.manual_seed(seed)
     config = SMALL_SPECTRUM if small else PUBLISHED_SPECTRUM | {"attended_wavelengths": True}
     model = SpectrumAutoencoder(SpectrumEncoder(**config))
     batches, held_out = (autoencoder_batches(pairs, rows, batch_size, seed) for rows in (train, validation))
     steps = len(train) // batch_size_for(train, batch_size)
-    redshifts = pairs.catalogue["redshift"].sum()
+    redshifts = np.nansum(pairs.catalogue["redshift"])
     history = pretrain(
         model, batches, held_out(0),
         contrast.cosine_config(epochs, steps, learning_rate, WEIGHT_DECAY, precision, seed), folder,
