@@ -1,12 +1,14 @@
 """Where a run's pairs come from."""
 
+import os
+
 import pytest
 from tiny import tiny_pairs
 
 from astroclip_nb.errors import InputError
-from astroclip_nb.galaxies import simulate
+from astroclip_nb.galaxies import published, simulate
 from astroclip_nb.galaxies.dataset import prepare_pairs
-from astroclip_nb.galaxies.pairs import open_pairs
+from astroclip_nb.galaxies.pairs import create_pairs, open_pairs
 
 
 def test_a_pairs_file_is_used_as_it_is(tmp_path):
@@ -25,6 +27,29 @@ def test_a_simulation_is_kept_and_another_one_replaces_it(tmp_path):
     pairs, _ = prepare_pairs(path, n_galaxies=4, seed=1, **options)
     with pairs:
         assert len(pairs) == 4
+
+
+def test_a_conversion_is_kept_until_its_files_change(tmp_path, monkeypatch):
+    made = []
+
+    def convert(sources, path, progress):
+        made.append(path)
+        options = {"origin": "astroclip", "columns": {"redshift": "f4"}, "attributes": {"sources": sources[0].name}}
+        with create_pairs(path, 1, **options) as writer, open_pairs(tiny_pairs()) as tiny:
+            rows = {name: tiny.read(name, [0]) for name in ("image", "spectrum", "ivar")}
+            writer.write(0, {**rows, "targetid": [1], "redshift": [0.1]})
+            writer.finish()
+
+    monkeypatch.setattr(published, "pairs_from_parquet", convert)
+    folder, path = tmp_path / "parquet", tmp_path / "pairs.h5"
+    folder.mkdir()
+    (folder / "a.parquet").touch()
+    for _ in range(2):
+        prepare_pairs(path, source=str(folder))[0].file.close()
+        assert len(made) == 1
+    os.utime(folder / "a.parquet", (2e9, 2e9))
+    prepare_pairs(path, source=str(folder))[0].file.close()
+    assert len(made) == 2
 
 
 def test_a_simulation_of_an_older_simulator_is_replaced(tmp_path, monkeypatch):

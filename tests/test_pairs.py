@@ -175,6 +175,7 @@ def spoil(path, name, value=None):
         ("targetid", np.full(40, 7), r"'targetid' holds 1 identifiers more than once \(first 7\)"),
         ("wavelength", np.linspace(3587, 10373, 7781), "'wavelength' runs from 3587.0 to 10373.0"),
         ("redshift", np.zeros(39), "'redshift' has shape"),
+        ("redshift", None, "'redshift' is missing"),
         ("image", 5.0, r"'image' has shape \(\)"),
         ("targetid", h5py.SoftLink("/nowhere"), "'targetid' is a group or a broken link"),
         ("targetid", np.zeros(0, int), "holds no galaxies"),
@@ -199,6 +200,13 @@ def test_opening_what_is_no_pairs_file(tmp_path):
         file["x"] = 1
     with pytest.raises(InputError, match="format None"):
         P.open_pairs(tmp_path / "other.h5")
+
+
+def test_a_file_of_unknown_origin_is_refused(path):
+    with h5py.File(path, "r+") as file:
+        del file.attrs["origin"]
+    with pytest.raises(InputError, match="attribute 'origin' is missing"):
+        P.open_pairs(path)
 
 
 def test_a_group_among_the_columns_is_named(path):

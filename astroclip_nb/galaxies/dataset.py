@@ -12,8 +12,9 @@ def prepare_pairs(path, source="simulate", n_galaxies=8000, seed=7, provabgs="",
     """Put the pairs of a run in place at ``path``; returns them open, and how the catalogue was joined.
 
     source : "simulate"; the AstroCLIP HDF5 (viewed without a copy) or a folder of its Parquet copy; or a pairs
-    file, used as it is. provabgs : the PROVABGS table, joined on TARGETID, or "". A simulation that is already
-    there is kept. The second value counts the table's rows: cut, duplicate, matched and missing; {} without one.
+    file, used as it is. provabgs : the PROVABGS table, joined on TARGETID, or "". A simulation or a conversion
+    that is already there is kept. The second value counts the table's rows: cut, duplicate, matched and missing;
+    {} without one.
     """
     from .published import join_provabgs, pairs_from_parquet, view_astroclip
     from .simulate import simulate_pairs
@@ -28,7 +29,9 @@ def prepare_pairs(path, source="simulate", n_galaxies=8000, seed=7, provabgs="",
         if not _is_simulation(path, n_galaxies, seed):
             simulate_pairs(path, n_galaxies, seed, progress=progress)
     elif Path(source).is_dir():
-        pairs_from_parquet(sorted(Path(source).glob("*.parquet")), path, progress=progress)
+        sources = sorted(Path(source).glob("*.parquet"))
+        if not _is_conversion(path, sources):
+            pairs_from_parquet(sources, path, progress=progress)
     elif _is_astroclip(source):
         view_astroclip(source, path)
     elif Path(source).resolve() != path.resolve():
@@ -51,6 +54,18 @@ def _is_simulation(path, n_galaxies, seed):
             return [*found, len(pairs)] == ["simulated", VERSION, seed, n_galaxies]
     except InputError:
         return False
+
+
+def _is_conversion(path, sources):
+    """Whether ``path`` was made of these Parquet files, none of which is younger."""
+    if not path.exists() or not sources:
+        return False
+    try:
+        with open_pairs(path) as pairs:
+            named = pairs.attributes.get("sources") == ", ".join(source.name for source in sources)
+    except InputError:
+        return False
+    return named and path.stat().st_mtime > max(source.stat().st_mtime for source in sources)
 
 
 def _is_astroclip(source):

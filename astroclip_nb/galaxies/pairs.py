@@ -61,7 +61,7 @@ class Pairs:
 
     @functools.cached_property
     def fingerprint(self):
-        """16 hex digits that change with the galaxies, their data or their origin, not with the catalogue."""
+        """16 hex digits of the galaxies, their origin and the data of 32 of them, not of the catalogue."""
         digest = hashlib.sha256(json.dumps(self.attributes, sort_keys=True, default=str).encode())
         digest.update(self.targetid.tobytes())
         some = np.unique(np.linspace(0, len(self) - 1, 32).astype(int))
@@ -100,7 +100,9 @@ def check(path, file):
             f"{path}: attributes say format {found}, expected {FORMAT!r} version {VERSION}; "
             "make pairs with notebook 01 or astroclip_nb.galaxies.pairs."
         )
-    for name in {*file, "image", "spectrum", "wavelength", "targetid"}:
+    if "origin" not in file.attrs:
+        raise InputError(f"{path}: attribute 'origin' is missing; set it to the survey's name.")
+    for name in {*file, "image", "spectrum", "wavelength", "targetid", "redshift"}:
         if not isinstance(file.get(name), h5py.Dataset):
             found = "missing" if name not in file else "a group or a broken link"
             raise InputError(f"{path}: dataset {name!r} is {found}; make the file again.")
