@@ -215,7 +215,8 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
         epochs, desc=label, initial=len(history), total=config.epochs, disable=not progress or rank(), unit="epoch"
     )
     for epoch in bar:
-        torch.manual_seed(config.seed * 100_003 + epoch)  # so that a resumed run draws the same dropout
+        # So that a resumed run draws the same dropout, and no two processes of one run do.
+        torch.manual_seed(config.seed * 100_003 + epoch + 10**9 * rank())
         rate = optimizer.param_groups[0]["lr"]
         train_loss = train_epoch(model, batches(epoch), optimizer, schedule, config.precision)
         if not all(weight.isfinite().all() for weight in model.parameters()):

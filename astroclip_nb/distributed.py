@@ -1,7 +1,7 @@
 """Training over several processes, as ``torchrun`` starts them.
 
 Every process makes its own part of each batch; what a loss is made of is gathered, with gradients, and so are the
-statistics of batch norms: the result is that of one process with the whole batch.
+statistics of batch norms: the result is that of one process with the whole batch, but for the draws of dropout.
 """
 
 import os

@@ -129,6 +129,13 @@ def test_fit_repeats_to_the_byte(tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_processes_draw_dropout_of_their_own(tmp_path, monkeypatch):
+    _, first = run_fit(tmp_path / "first", 1)
+    monkeypatch.setattr(contrast, "rank", lambda: 1)
+    _, second = run_fit(tmp_path / "second", 1)
+    assert first[0]["train_loss"] != second[0]["train_loss"]
+
+
 def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
     whole, history = run_fit(tmp_path / "whole", 6)
     monkeypatch.setattr(contrast, "SAVE_EVERY", -1.0)

@@ -153,6 +153,7 @@ def align_encoders(
         history = align_fresh(towers, pairs, split, config, folder, batch_size=batch_size, blur=blur)
         return heads, history, {"n_image_views": 0, "n_spectrum_views": 0, "seed": seed}
     cached = {"n_image_views": views, "n_spectrum_views": spectrum_views, "blur": blur, "seed": seed}
+    cached["precision"] = precision
     with first_then_others():
         features = cache_features(pairs, *encoders, run.features, **cached)
     return heads, align(heads, features, split, config, folder, batch_size=batch_size), cached
@@ -198,7 +199,7 @@ def embed(heads, features, pairs, split):
         x, y = (torch.from_numpy(np.array(a[rows, 0])).float() for a in (features.image, features.spectrum))
         parts.append([vectors.cpu().numpy() for vectors in heads(x.to(device), y.to(device))])
     image, spectrum = (np.concatenate(vectors) for vectors in zip(*parts, strict=True))
-    return Embeddings(image, spectrum, pairs.targetid, split, pairs.catalogue)
+    return Embeddings(image, spectrum, pairs.targetid, split, pairs.catalogue, pairs.fingerprint)
 
 
 def save_towers(folder, image_encoder, spectrum_encoder, heads, **provenance):
