@@ -52,7 +52,11 @@ def test_data_overview_stacks_types_and_survives_missing_columns(galaxies):
     labels = {axis.get_xlabel() for axis in figure.axes} | {figure.axes[3].get_ylabel()}
     assert {"redshift", "$r$ [AB mag]", "$g - r$ [mag]"} <= labels
     assert [len(dots.get_offsets()) for dots in figure.axes[3].collections] == [40, 20], "the rare on top"
-    assert_readable(figures.data_overview({"redshift": galaxies["redshift"]}))
+    alone = figures.data_overview({"redshift": galaxies["redshift"]})
+    assert_readable(alone)
+    assert [axis.get_xlabel() for axis in alone.axes] == ["redshift"]
+    three = figures.data_overview({name: catalogue[name] for name in ("redshift", "mag_r", "mag_g")})
+    assert [axis.get_ylabel() for axis in three.axes if axis.axison] == ["galaxies", "galaxies", "$g - r$ [mag]"]
 
 
 def zero_shot_table(n=400):

