@@ -81,5 +81,7 @@ def test_speed_is_the_measured_one():
         "| top 10 of": [ratio["Top 10 of 200,000"], ratio["16-NN regression, 40,000"]],
         "| UMAP, seeded": [ratio["UMAP, seeded, 2,000"], ratio["k-means and silhouettes, 10,000"]],
     }
+    often = [f"{job[f'ratio_four_spectrum_views{rest}']:.0f}" for rest in ("", "_with_embeddings")]
+    assert f"by default as well, the whole job is {' / '.join(often)} times faster." in README
     for start, values in expected.items():
         assert row(start) == [" / ".join(values)], start
