@@ -40,13 +40,14 @@ def all_reduce(weights):
     return 2 * weights / NETWORK / BATCH
 
 
-def jobs(rates, host):
-    """Per job and galaxy: core seconds where all is measured, and {limit: seconds} with one GPU.
+def jobs(rates, host, worker):
+    """Per job and galaxy: core seconds where all is measured, and {limit: seconds} with one GPU, both in bf16.
 
-    Limits: G the GPU, H one core of its host, N its NVMe drives, C communication (between GPUs). rates : items per
-    second of a core; host : the same, of what precedes an encoder.
+    Limits: G the GPU's networks, without the making of views, H one core of its host, as if it made them, N its
+    NVMe drives, C communication (between GPUs). rates : items per second of a core; host : the same, of what
+    precedes an encoder; worker : CPU seconds of a worker of the survey per galaxy, small towers, fp32.
     """
-    image, spectrum = 1 / rates["Image encoder, published, bf16"], 1 / rates["Spectrum encoder, published, fp32"]
+    image, spectrum = 1 / rates["Image encoder, published, bf16"], 1 / rates["Spectrum encoder, published, bf16"]
     gpu_image = gpu_seconds(RESNET50_FLOP, RESNET50_TRAFFIC)
     gpu_spectrum = gpu_seconds(SPENDER_FLOP, SPENDER_TRAFFIC)
     stretch, view, moco, plain, degraded = (
@@ -59,9 +60,7 @@ def jobs(rates, host):
     return {
         "Embed images": (image + stretch, {"G": gpu_image, "H": stretch, "N": IMAGE / NVME}),
         "Embed spectra": (spectrum + plain, {"G": gpu_spectrum, "H": plain, "N": SPECTRUM / NVME}),
-        "Embed both, small towers": (
-            1 / rates["Image encoder, small, bf16"] + 1 / rates["Spectrum encoder, small, fp32"] + plain, {}
-        ),
+        "Embed both, small towers, fp32": (worker, {}),
         "Cache features of pairs": (
             views[0] * image + views[1] * spectrum + caching,
             {"G": views[0] * gpu_image + views[1] * gpu_spectrum, "H": caching, "N": read},
@@ -118,10 +117,10 @@ def markdown(header, rows):
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def times(rates, host):
-    """Time of every job."""
+def times(found):
+    """Time of every job; ``found`` by ``jobs``."""
     rows = []
-    for job, (core, limits) in jobs(rates, host).items():
+    for job, (core, limits) in found.items():
         for name, n in GALAXIES.items():
             cells = [job, name, duration(n * core) if core else ""]
             for count in GPUS:
@@ -131,10 +130,10 @@ def times(rates, host):
     return markdown(["Job", "Galaxies", "One core", *(f"{n} GPU" for n in GPUS)], rows)
 
 
-def throughput(rates, host):
-    """Galaxies per second of a GPU, limit by limit."""
+def throughput(found):
+    """Galaxies per second of a GPU, limit by limit; ``found`` by ``jobs``."""
     rows = []
-    for job, (_, limits) in jobs(rates, host).items():
+    for job, (_, limits) in found.items():
         if limits:
             per_gpu = {name: 1 / (value / HOST_CORES if name == "H" else value) for name, value in limits.items()}
             rows.append([job, *(f"{float(f'{per_gpu[n]:.2g}'):,.0f}" if n in per_gpu else "" for n in "GHNC")])
@@ -153,7 +152,7 @@ def sizes():
 
 def measured(rates, host):
     """What one core was measured to do, per second."""
-    names = ["Image encoder, published, bf16", "Spectrum encoder, published, fp32", "Image encoder, small, bf16"]
+    names = ["Image encoder, published, bf16", "Spectrum encoder, published, bf16", "Image encoder, small, fp32"]
     names += ["Spectrum encoder, small, fp32", "Training step, bf16", "Images read in order", "Top 10 of 200,000"]
     rows = [[name, f"{rates[name]:,.0f}"] for name in names] + [
         [name, f"{rate:,.0f}"] for name, rate in host.items()
@@ -171,9 +170,10 @@ def shards(workers):
 def numbers():
     """All of it."""
     rates = {row["what"]: row["fast"] for row in json.loads((HERE / "results.json").read_text())["rows"]}
-    found = json.loads((HERE / "shards.json").read_text())
-    host = found["host_per_s"]
-    parts = [times(rates, host), throughput(rates, host), sizes(), measured(rates, host), shards(found["workers"])]
+    kept = json.loads((HERE / "shards.json").read_text())
+    host, workers = kept["host_per_s"], kept["workers"]
+    found = jobs(rates, host, workers["1"]["cpu_ms_per_galaxy"] / 1e3)
+    parts = [times(found), throughput(found), sizes(), measured(rates, host), shards(workers)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,13 +6,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from astroclip_nb import contrast
 from astroclip_nb.device import multiplies_bf16
-from astroclip_nb.galaxies import alignment, encoders, images, inference
-from astroclip_nb.galaxies.features import CachedBatches, Features
+from astroclip_nb.galaxies import alignment, encoders, images, inference, spectra
+from astroclip_nb.galaxies.features import BLOCK, CachedBatches, Features
 
 from .measure import alternate, row
 from .plain import TrainingStep, make_transform
 
-VIEWS = 4  # random ones of each image; the report's spectra have only the one
+VIEWS = 4  # random ones of each image; the report's spectra have only the one, the notebooks' four degraded ones
 
 
 def random_images(n, seed=0):
@@ -138,6 +138,17 @@ def augmentation(quick, repeats):
         "plain": lambda: len(torch.stack([transform(image) for image in batch])),
         "fast": lambda: len(images.random_views(batch, generator)),
     }, repeats), 7)]  # fmt: skip
+
+
+def degraded_spectra(quick, repeats):
+    """Spectra degraded and normalised again per second, in blocks as ``cache_features`` has them."""
+    flux = random_spectra(8 if quick else BLOCK)
+    ivar, generator = torch.ones_like(flux), torch.Generator().manual_seed(0)
+
+    def degrade():
+        return len(spectra.normalise(*spectra.degrade(flux, ivar, generator)))
+
+    return alternate({"degraded": degrade}, repeats)["degraded"]
 
 
 def ceiling(rows):

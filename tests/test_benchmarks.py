@@ -25,7 +25,10 @@ def test_a_quick_run_writes_every_ratio(tmp_path):
         assert row["ratio"] == pytest.approx(row["fast"] / row["plain"]) and row["ratio"] > 0
         assert row["what"] in done.stdout
     assert {r["pairs"] for r in result["head_memory"]} == {2_000, 20_000}
-    assert result["whole_job_core_hours"]["ratio"] > 0 and result["simulation"]["cpu_seconds_per_1000"] > 0
+    job = result["whole_job_core_hours"]
+    assert job["ratio"] > job["ratio_four_spectrum_views"] > 0 and job["recipe"] in done.stdout
+    assert f"of each spectrum: ratio {job['ratio_four_spectrum_views']:.0f}," in done.stdout
+    assert result["simulation"]["cpu_seconds_per_1000"] > 0
     assert all(seconds > 0 for seconds in result["notebook_seconds"].values())
     assert result["machine"]["threads"] == 1 and "torch" in result["machine"]["versions"]
     assert not list((ROOT / "benchmarks").glob("tmp*"))
@@ -39,6 +42,26 @@ def test_training_is_timed_on_the_cpu_whatever_is_there(monkeypatch):
 
     monkeypatch.setattr(alignment, "pick_device", lambda: torch.device("meta"))
     assert all(row["ratio"] > 0 for row in towers.training(quick=True, repeats=1))
+
+
+def test_the_whole_job_by_hand(monkeypatch):
+    """Only spectra cost anything: the plain way encodes them at every step, ours once or in four degraded views."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import bench
+
+    free, spectra = {"plain": 1e30, "fast": 1e30}, {"plain": 1.0, "fast": 10.0}
+    names = ["Image encoder, published, bf16", "Training step, bf16", "Validation, fp32"]
+    rates = dict.fromkeys([*names, "Rotation, flip, crop", "Images read in order"], free)
+    rates |= {"Spectrum encoder, published, bf16": spectra, "Training step, bf16": {"plain": 1.0, "fast": 1e30}}
+    job = bench.whole_job([{"what": name, **rate} for name, rate in rates.items()], degraded=5.0)
+    pairs, held_out = 178_000, 178_000 / 9
+    plain, everything, other = 80 * pairs, pairs + held_out, pairs + 4 * held_out
+    once, four = everything / 10, 4 * pairs / 5 + (4 * pairs + held_out) / 10
+    assert job["ratio"] == pytest.approx(plain / once)
+    assert job["ratio_with_embeddings"] == pytest.approx((plain + everything) / once)
+    assert job["ratio_four_spectrum_views"] == pytest.approx(plain / four)
+    with_embeddings = (plain + everything) / (four + other / 5 + other / 10)
+    assert job["ratio_four_spectrum_views_with_embeddings"] == pytest.approx(with_embeddings)
 
 
 @pytest.mark.parametrize("module", ["bench", "shards"])

@@ -77,9 +77,11 @@ def test_speed_is_the_measured_one():
             ratio[f"Spectrum encoder, published, {precision}"] for precision in ("fp32", "bf16")
         ],
         "| rotation, flips": [ratio["Rotation, flip, crop"]],
-        "| shuffled reading": [ratio["Images read shuffled"]],
+        "| shuffled reading": [ratio[f"Images read shuffled, {file}"] for file in ("same file", "auto-chunked")],
         "| top 10 of": [ratio["Top 10 of 200,000"], ratio["16-NN regression, 40,000"]],
         "| UMAP, seeded": [ratio["UMAP, seeded, 2,000"], ratio["k-means and silhouettes, 10,000"]],
     }
+    often = [f"{job[f'ratio_four_spectrum_views{rest}']:.0f}" for rest in ("", "_with_embeddings")]
+    assert f"by default as well, the whole job is {' / '.join(often)} times faster." in README
     for start, values in expected.items():
         assert row(start) == [" / ".join(values)], start

@@ -1,5 +1,7 @@
 """SCALING.md shows what its program computes, and that follows from its limits."""
 
+import json
+
 import pytest
 
 from astroclip_nb.paths import REPOSITORY
@@ -27,6 +29,13 @@ def test_the_page_states_the_limits_that_were_used(scaling):
         f"{scaling.BATCH} per GPU",
     ):  # fmt: skip
         assert value in text
+
+
+def test_the_page_says_how_long_the_small_towers_take(scaling):
+    """As the workers were measured, not as their encoders' rates add up."""
+    workers = json.loads((scaling.HERE / "shards.json").read_text())["workers"]
+    time = scaling.duration(2e5 * workers["1"]["cpu_ms_per_galaxy"] / 1e3)
+    assert f"one core embeds 200 thousand galaxies in {time} of CPU time" in scaling.PAGE.read_text()
 
 
 def test_operations_are_those_torch_counts(scaling):
@@ -64,9 +73,10 @@ def test_embedding_images_by_hand(scaling):
     host = dict.fromkeys(
         ["RGB stretch", "random view", "view for MoCo", "normalised spectrum", "degraded spectrum"], 1e3
     )
-    names = ["Image encoder, published, bf16", "Spectrum encoder, published, fp32", "Image encoder, small, bf16"]
-    rates = dict.fromkeys([*names, "Spectrum encoder, small, fp32", "Training step, bf16"], 100.0)
-    core, limits = scaling.jobs(rates, host)["Embed images"]
+    names = ["Image encoder, published, bf16", "Spectrum encoder, published, bf16", "Training step, bf16"]
+    found = scaling.jobs(dict.fromkeys(names, 100.0), host, worker=6e-3)
+    core, limits = found["Embed images"]
     assert core == pytest.approx(1 / 100 + 1 / 1000)
     assert limits == pytest.approx({"G": 19.2e-6, "H": 1e-3, "N": 39.6e-6}, rel=0.1)
+    assert found["Embed both, small towers, fp32"] == (6e-3, {})
     assert scaling.duration(90) == "1.5 min" and scaling.duration(7200) == "2 h" and scaling.duration(5) == "5 s"
