@@ -9,8 +9,8 @@ Datasets, N galaxies, readable by plain h5py:
 - ``targetid`` (N,) int64, unique
 - every other (N,) dataset is a catalogue column, NaN where unknown
 
-The large datasets are contiguous: shuffled rows then read some 100 times faster than by fancy indexing of the
-same data in chunks, and rows in order at the speed of the disk.
+The large datasets are contiguous: shuffled rows then read some 100 times faster than from the small chunks that
+h5py's ``chunks=True`` chooses, and rows in order at the speed of the disk.
 """
 
 import functools
