@@ -192,7 +192,7 @@ def spender():
     axis.add_patch(Circle((76.6, 25.5), 1.7, fc="white", ec="0.25", lw=0.9))
     axis.text(76.6, 25.4, r"$\Sigma$", size=8, ha="center", va="center")
     axis.text(76.6, 29.4, "256", size=SMALL, ha="center", va="center")
-    box(axis, 90, 25.5, 18, 13, "MLP\n256-256-128-128-128\nPReLU, dropout", TRAINED, colour)
+    box(axis, 90, 25.5, 18, 13, "MLP\n256-256-\n128-128-128\nPReLU, dropout", TRAINED, colour)
     arrow(axis, (78.3, 25.5), (81, 25.5), colour)
     axis.text(90, 13.6, "128-d embedding", size=8, ha="center", va="center")
     arrow(axis, (90, 19), (90, 15.4), colour)
