@@ -1,6 +1,7 @@
 """The observations file, its split, previews from disk, and the simulator behind the offline default."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import h5py
@@ -105,6 +106,18 @@ def test_fingerprint_changes_with_the_words(simulated, tmp_path):
     other = [replace(simulated.proposals[0], abstract="Other words."), *simulated.proposals[1:]]
     previews = zip(simulated.id[simulated.proposal], simulated.images(), strict=True)
     write_observations(tmp_path / "o.h5", other, previews, size=128, origin="simulated", seed=3)
+    assert Observations(tmp_path / "o.h5").fingerprint != simulated.fingerprint
+
+
+@pytest.mark.parametrize(
+    "name, row, value",
+    [("image", -1, 0), ("proposal/category", 7, "Other"), ("proposal/truth", 7, '{"kind": "other"}')],
+)
+def test_fingerprint_changes_with_all_that_training_reads(simulated, tmp_path, name, row, value):
+    """The last image, the category that begins an abstract's caption, the kind that may be kept out."""
+    shutil.copy(simulated.path, tmp_path / "o.h5")
+    with h5py.File(tmp_path / "o.h5", "r+") as file:
+        file[name][row] = value
     assert Observations(tmp_path / "o.h5").fingerprint != simulated.fingerprint
 
 
