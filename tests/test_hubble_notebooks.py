@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from astroclip_nb.paths import NOTEBOOKS
+from astroclip_nb.hubble.observations import simulate_observations
+from astroclip_nb.hubble.runs import HubbleRun, Settings
+from astroclip_nb.paths import NOTEBOOKS, RunFolder
 
 CONFIG = {
     "embed_dim": 24,
@@ -91,6 +93,18 @@ def test_simulated_default_in_small(tmp_path):
     assert set(metrics["11_hubble_retrieval"]["metrics"]["kind_accuracy"]) >= {"trained kinds", "unseen kinds"}
     for name in (*FIGURES, "kinds", "census", "parts", "hypotheses"):
         assert (tmp_path / "figures" / f"hubble_{name}.png").exists()
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_leaves_no_settings(tmp_path):
+    """Else notebook 11 would take new weights for those of the settings before."""
+    run = RunFolder(tmp_path)
+    simulate_observations(run.observations, 40, seed=1, size=64, progress=False)
+    HubbleRun(run, Settings(str(run.observations))).save({})
+    assert (run.weights / "hubble" / "settings.json").exists()
+    with pytest.raises(Exception, match="fewer than one batch"):
+        papermill("10", tmp_path, hubble_batch_size=5000, variants=["softmax"], unseen=[])
+    assert not (run.weights / "hubble" / "settings.json").exists()
 
 
 def test_notebooks_are_stripped_and_parametrised():

@@ -137,9 +137,28 @@ def test_unseen_kinds_that_do_not_exist_are_named(hubble):
         HubbleRun(hubble[0], Settings(str(hubble[0].observations), unseen=("comets", "globular cluster")))
 
 
-def test_reopen_without_training(tmp_path):
-    with pytest.raises(InputError, match="run notebook 10"):
-        reopen(RunFolder(tmp_path))
+def test_reopen_without_training_or_after_an_interrupted_one(hubble, tmp_path):
+    run = RunFolder(tmp_path)
+    missing = pytest.raises(InputError, match="settings.json does not exist.*; run notebook 10")
+    with missing:
+        reopen(run)
+    data = HubbleRun(run, hubble[1].settings)
+    data.save({"softmax": Variant(1e-3)})
+    reopen(run)
+    data.forget()
+    with missing:
+        reopen(run)
+    data.forget()  # where there is nothing to forget
+
+
+def test_other_observations_than_trained_on_are_refused(tmp_path):
+    run = RunFolder(tmp_path)
+    simulate_observations(run.observations, 40, seed=1, size=16, progress=False)
+    HubbleRun(run, Settings(str(run.observations))).save({"softmax": Variant(1e-3)})
+    reopen(run)
+    simulate_observations(run.observations, 40, seed=2, size=16, progress=False)
+    with pytest.raises(InputError, match=r"observations.h5 holds other observations \(.*; run notebook 10 again"):
+        reopen(run)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"settings": {}}', '{"settings": {"unseen": [], "x": 1}}'])
