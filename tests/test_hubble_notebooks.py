@@ -78,6 +78,9 @@ def test_own_data_and_checkpoint(user, tmp_path, checkpoint):
     assert metrics["11_hubble_retrieval"]["metrics"]["relevance"] == {}
     for name in FIGURES:
         assert (tmp_path / "figures" / f"hubble_{name}.png").exists()
+    before = (tmp_path / "figures" / "hubble_text_to_image_base.png").read_bytes()
+    papermill("11", tmp_path, shown=3, variant="scratch")
+    assert (tmp_path / "figures" / "hubble_text_to_image_base.png").read_bytes() == before  # CLIP's own weights
 
 
 @pytest.mark.slow

@@ -188,6 +188,14 @@ def test_missing_cut_off_and_other_weights_are_named(hubble, tmp_path):
         data.model("softmax", Variant(1e-3))
 
 
+def test_the_untrained_model_is_the_one_that_training_begins_with(hubble, monkeypatch, tmp_path):
+    data, variant = HubbleRun(hubble[0], Settings(str(hubble[0].observations), seed=3)), Variant(1e-3)
+    monkeypatch.setattr(training, "fit", lambda *arguments, **options: [])
+    model, _ = train(variant, Recipe(1, 8, seed=3), data.observations, data.rows, data.towers, tmp_path)
+    begun, untrained = model.state_dict(), data.untrained(variant).state_dict()
+    assert all(torch.equal(begun[name], untrained[name]) for name in begun)
+
+
 def test_variants_differ_in_one_thing():
     variants = all_variants(1e-3, 1e-4)
     main = vars(variants["softmax"])

@@ -16,13 +16,17 @@ from .training import Variant, embed_images, embed_texts
 
 @dataclass(frozen=True)
 class Settings:
-    """What a trained run was made from. ``unseen`` : kinds kept out of training; checkpoint "" : small towers."""
+    """What a trained run was made from.
+
+    unseen : kinds kept out of training; checkpoint "" : small towers; seed : of the weights before training.
+    """
 
     observations: str
     checkpoint: str = ""
     architecture: str = "ViT-B-16-quickgelu"
     sha256: str = ""
     unseen: tuple = ()
+    seed: int = 0
 
 
 class HubbleRun:
@@ -101,8 +105,8 @@ class HubbleRun:
         return model.to(pick_device()).eval()
 
     def untrained(self, variant):
-        """The model before training: CLIP's own weights with a checkpoint, random ones without."""
-        return self.towers.build(variant).to(pick_device()).eval()
+        """The model before training: CLIP's own weights with a checkpoint, random ones of the seed without."""
+        return self.towers.build(variant, self.settings.seed).to(pick_device()).eval()
 
 
 def _check_kinds(names):
