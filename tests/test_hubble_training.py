@@ -15,6 +15,7 @@ from astroclip_nb.hubble.training import (
     Variant,
     all_variants,
     batches,
+    choose_variants,
     crops,
     embed_images,
     embed_texts,
@@ -204,6 +205,14 @@ def test_variants_differ_in_one_thing():
         assert len(changed) == (name != "softmax")
     with pytest.raises(InputError, match="train is 'half'"):
         Variant(1e-3, train="half")
+
+
+def test_choice_of_variants():
+    assert list(choose_variants(["scratch", "head"], 1e-3, 1e-4, "clip.pt")) == ["softmax", "head", "scratch"]
+    with pytest.raises(InputError, match=r"no variants \['heads'\]; choose from .*'head'"):
+        choose_variants(["heads"], 1e-3, 1e-4, "")
+    with pytest.raises(InputError, match="'scratch' compares with a checkpoint.*; leave it out, or give"):
+        choose_variants(["scratch", "head"], 1e-3, 1e-4, "")
 
 
 def test_head_trains_nothing_else(hubble):
