@@ -46,6 +46,13 @@ def test_simulated_file(simulated):
         assert proposal.summariser == "simulated" and proposal.truth["kind"] in all_kinds()
 
 
+@pytest.mark.parametrize("size", [-4, 0, 2, 126])
+def test_a_size_that_no_camera_can_bin_is_refused_before_anything_is_drawn(tmp_path, size):
+    with pytest.raises(InputError, match=f"size is {size} pixels, expected a multiple of 4"):
+        simulate_observations(tmp_path / "o.h5", 40, seed=3, size=size, progress=False)
+    assert not (tmp_path / "o.h5").exists()
+
+
 def test_split_is_by_proposal_and_stays(simulated):
     split = split_of(simulated.id)
     of_image = split[simulated.proposal]

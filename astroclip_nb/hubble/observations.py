@@ -197,9 +197,19 @@ def from_previews(path, proposals, folder, size=512, progress=True):
 
 
 def simulate_observations(path, n_proposals, seed, size=128, max_images=7, progress=True):
-    """Write an observations file of simulated proposals, numbered from 10001, with their truth."""
+    """Write an observations file of simulated proposals, numbered from 10001, with their truth.
+
+    Raises InputError where ``size`` is not whole pixels of the camera that bins the most.
+    """
+    from .simulate.detector import INSTRUMENTS
     from .simulate.proposals import preview, propose
 
+    coarsest = max(camera.binning for camera in INSTRUMENTS.values())
+    if size < coarsest or size % coarsest:
+        raise InputError(
+            f"size is {size} pixels, expected a multiple of {coarsest}, which a simulated camera averages into "
+            "one; give 128, for instance."
+        )
     drawn = [propose(seed, number, max_images) for number in range(10001, 10001 + n_proposals)]
     proposals = [
         Proposal(
