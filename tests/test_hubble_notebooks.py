@@ -71,6 +71,7 @@ def test_own_data_and_checkpoint(user, tmp_path, checkpoint):
     papermill("11", tmp_path, shown=3)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["09_hubble_data"]["metrics"]["proposals"] == 24
+    assert metrics["09_hubble_data"]["metrics"]["kinds"] == 0  # nobody knows them
     tuned = metrics["10_hubble_finetune"]["metrics"]
     assert tuned["origin"] == "hst" and tuned["baseline"] == "base"
     rows = {"softmax", "head", "scratch", "base", "chance", "TF-IDF, no image"}
@@ -89,6 +90,7 @@ def test_simulated_default_in_small(tmp_path):
     papermill("10", tmp_path, hubble_epochs=1, hubble_batch_size=32, variants=["softmax", "shuffled", "names only"])
     papermill("11", tmp_path, query="two stars")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["09_hubble_data"]["metrics"]["kinds"] > 30
     scores = metrics["10_hubble_finetune"]["metrics"]["scores"]
     assert {"softmax", "shuffled", "untrained", "chance", "class oracle"} <= set(scores["test"]) & set(
         scores["unseen"]
