@@ -1,6 +1,7 @@
 """The observations file, its split, previews from disk, and the simulator behind the offline default."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import h5py
@@ -43,6 +44,13 @@ def test_simulated_file(simulated):
     for proposal in simulated.proposals:
         check_summary(proposal.summary)
         assert proposal.summariser == "simulated" and proposal.truth["kind"] in all_kinds()
+
+
+@pytest.mark.parametrize("size", [-4, 0, 2, 126])
+def test_a_size_that_no_camera_can_bin_is_refused_before_anything_is_drawn(tmp_path, size):
+    with pytest.raises(InputError, match=f"size is {size} pixels, expected a multiple of 4"):
+        simulate_observations(tmp_path / "o.h5", 40, seed=3, size=size, progress=False)
+    assert not (tmp_path / "o.h5").exists()
 
 
 def test_split_is_by_proposal_and_stays(simulated):
@@ -105,6 +113,18 @@ def test_fingerprint_changes_with_the_words(simulated, tmp_path):
     other = [replace(simulated.proposals[0], abstract="Other words."), *simulated.proposals[1:]]
     previews = zip(simulated.id[simulated.proposal], simulated.images(), strict=True)
     write_observations(tmp_path / "o.h5", other, previews, size=128, origin="simulated", seed=3)
+    assert Observations(tmp_path / "o.h5").fingerprint != simulated.fingerprint
+
+
+@pytest.mark.parametrize(
+    "name, row, value",
+    [("image", -1, 0), ("proposal/category", 7, "Other"), ("proposal/truth", 7, '{"kind": "other"}')],
+)
+def test_fingerprint_changes_with_all_that_training_reads(simulated, tmp_path, name, row, value):
+    """The last image, the category that begins an abstract's caption, the kind that may be kept out."""
+    shutil.copy(simulated.path, tmp_path / "o.h5")
+    with h5py.File(tmp_path / "o.h5", "r+") as file:
+        file[name][row] = value
     assert Observations(tmp_path / "o.h5").fingerprint != simulated.fingerprint
 
 

@@ -15,6 +15,7 @@ from astroclip_nb.hubble.training import (
     Variant,
     all_variants,
     batches,
+    choose_variants,
     crops,
     embed_images,
     embed_texts,
@@ -137,9 +138,28 @@ def test_unseen_kinds_that_do_not_exist_are_named(hubble):
         HubbleRun(hubble[0], Settings(str(hubble[0].observations), unseen=("comets", "globular cluster")))
 
 
-def test_reopen_without_training(tmp_path):
-    with pytest.raises(InputError, match="run notebook 10"):
-        reopen(RunFolder(tmp_path))
+def test_reopen_without_training_or_after_an_interrupted_one(hubble, tmp_path):
+    run = RunFolder(tmp_path)
+    missing = pytest.raises(InputError, match="settings.json does not exist.*; run notebook 10")
+    with missing:
+        reopen(run)
+    data = HubbleRun(run, hubble[1].settings)
+    data.save({"softmax": Variant(1e-3)})
+    reopen(run)
+    data.forget()
+    with missing:
+        reopen(run)
+    data.forget()  # where there is nothing to forget
+
+
+def test_other_observations_than_trained_on_are_refused(tmp_path):
+    run = RunFolder(tmp_path)
+    simulate_observations(run.observations, 40, seed=1, size=16, progress=False)
+    HubbleRun(run, Settings(str(run.observations))).save({"softmax": Variant(1e-3)})
+    reopen(run)
+    simulate_observations(run.observations, 40, seed=2, size=16, progress=False)
+    with pytest.raises(InputError, match=r"observations.h5 holds other observations \(.*; run notebook 10 again"):
+        reopen(run)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"settings": {}}', '{"settings": {"unseen": [], "x": 1}}'])
@@ -169,6 +189,14 @@ def test_missing_cut_off_and_other_weights_are_named(hubble, tmp_path):
         data.model("softmax", Variant(1e-3))
 
 
+def test_the_untrained_model_is_the_one_that_training_begins_with(hubble, monkeypatch, tmp_path):
+    data, variant = HubbleRun(hubble[0], Settings(str(hubble[0].observations), seed=3)), Variant(1e-3)
+    monkeypatch.setattr(training, "fit", lambda *arguments, **options: [])
+    model, _ = train(variant, Recipe(1, 8, seed=3), data.observations, data.rows, data.towers, tmp_path)
+    begun, untrained = model.state_dict(), data.untrained(variant).state_dict()
+    assert all(torch.equal(begun[name], untrained[name]) for name in begun)
+
+
 def test_variants_differ_in_one_thing():
     variants = all_variants(1e-3, 1e-4)
     main = vars(variants["softmax"])
@@ -177,6 +205,14 @@ def test_variants_differ_in_one_thing():
         assert len(changed) == (name != "softmax")
     with pytest.raises(InputError, match="train is 'half'"):
         Variant(1e-3, train="half")
+
+
+def test_choice_of_variants():
+    assert list(choose_variants(["scratch", "head"], 1e-3, 1e-4, "clip.pt")) == ["softmax", "head", "scratch"]
+    with pytest.raises(InputError, match=r"no variants \['heads'\]; choose from .*'head'"):
+        choose_variants(["heads"], 1e-3, 1e-4, "")
+    with pytest.raises(InputError, match="'scratch' compares with a checkpoint.*; leave it out, or give"):
+        choose_variants(["scratch", "head"], 1e-3, 1e-4, "")
 
 
 def test_head_trains_nothing_else(hubble):

@@ -24,6 +24,7 @@ from .proposals import Proposal
 
 FORMAT, VERSION = "astroclip-observations", 1
 WHITE = 255
+HASHED = 256  # images read at a time
 IMAGE_FILES = (".jpg", ".jpeg", ".png")
 
 
@@ -53,7 +54,8 @@ class Observations:
     """An observations file, checked.
 
     proposals : list of P; proposal : (N,) index of each image's proposal; origin, seed, image_size,
-    problems : as in the file; fingerprint : hash of the words, the first images, and whose each is.
+    problems : as in the file; fingerprint : hash of all that a training reads: the images and whose each is, the
+    words, and the true kinds.
     """
 
     def __init__(self, path):
@@ -85,9 +87,10 @@ class Observations:
                 f"{self.path}: every image needs the ID of exactly one proposal; run notebook 09 again."
             )
         self.proposal = np.array([place[number] for number in image_id.tolist()])
-        words = [[proposal.summary, proposal.abstract] for proposal in self.proposals]
+        words = [[p.category, p.abstract, p.summary, p.truth.get("kind", "")] for p in self.proposals]
         digest = hashlib.sha256(json.dumps([self.origin, self.seed, *shape, image_id.tolist(), words]).encode())
-        digest.update(file["image"][:8].tobytes())
+        for start in range(0, len(image_id), HASHED):  # all of them: previews may be fetched or scaled again
+            digest.update(file["image"][start : start + HASHED])
         self.fingerprint = digest.hexdigest()[:16]
 
     def __len__(self):
@@ -194,9 +197,19 @@ def from_previews(path, proposals, folder, size=512, progress=True):
 
 
 def simulate_observations(path, n_proposals, seed, size=128, max_images=7, progress=True):
-    """Write an observations file of simulated proposals, numbered from 10001, with their truth."""
+    """Write an observations file of simulated proposals, numbered from 10001, with their truth.
+
+    Raises InputError where ``size`` is not whole pixels of the camera that bins the most.
+    """
+    from .simulate.detector import INSTRUMENTS
     from .simulate.proposals import preview, propose
 
+    coarsest = max(camera.binning for camera in INSTRUMENTS.values())
+    if size < coarsest or size % coarsest:
+        raise InputError(
+            f"size is {size} pixels, expected a multiple of {coarsest}, which a simulated camera averages into "
+            "one; give 128, for instance."
+        )
     drawn = [propose(seed, number, max_images) for number in range(10001, 10001 + n_proposals)]
     proposals = [
         Proposal(

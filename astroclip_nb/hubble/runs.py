@@ -16,13 +16,17 @@ from .training import Variant, embed_images, embed_texts
 
 @dataclass(frozen=True)
 class Settings:
-    """What a trained run was made from. ``unseen`` : kinds kept out of training; checkpoint "" : small towers."""
+    """What a trained run was made from.
+
+    unseen : kinds kept out of training; checkpoint "" : small towers; seed : of the weights before training.
+    """
 
     observations: str
     checkpoint: str = ""
     architecture: str = "ViT-B-16-quickgelu"
     sha256: str = ""
     unseen: tuple = ()
+    seed: int = 0
 
 
 class HubbleRun:
@@ -78,10 +82,15 @@ class HubbleRun:
             for part in self.held_out
         }
 
+    def forget(self):
+        """Remove what `save` kept, before training: an interrupted one leaves weights of other settings."""
+        (self.folder / "settings.json").unlink(missing_ok=True)
+
     def save(self, variants):
-        """Keep settings and variants beside the weights, for `reopen`."""
+        """Keep settings, variants and which observations they were trained on beside the weights, for `reopen`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {"settings": asdict(self.settings), "variants": {n: asdict(v) for n, v in variants.items()}}
+        content |= {"data": self.observations.fingerprint}
         with replacing(self.folder / "settings.json") as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -96,8 +105,8 @@ class HubbleRun:
         return model.to(pick_device()).eval()
 
     def untrained(self, variant):
-        """The model before training: CLIP's own weights with a checkpoint, random ones without."""
-        return self.towers.build(variant).to(pick_device()).eval()
+        """The model before training: CLIP's own weights with a checkpoint, random ones of the seed without."""
+        return self.towers.build(variant, self.settings.seed).to(pick_device()).eval()
 
 
 def _check_kinds(names):
@@ -110,14 +119,26 @@ def _check_kinds(names):
 
 
 def reopen(run: RunFolder):
-    """(HubbleRun, {name: Variant}) of what notebook 10 trained. Raises InputError where it has not run."""
+    """(HubbleRun, {name: Variant}) of what notebook 10 trained.
+
+    Raises InputError where it has not run, or not to its end, or on other observations than the file holds now.
+    """
     path = run.weights / "hubble" / "settings.json"
     if not path.exists():
-        raise InputError(f"{path} does not exist; run notebook 10 (Hubble fine-tuning) first.")
+        raise InputError(
+            f"{path} does not exist: no training has come to its end; run notebook 10 (Hubble fine-tuning) first."
+        )
     try:
         content = json.loads(path.read_text())
         settings = Settings(**{**content["settings"], "unseen": tuple(content["settings"]["unseen"])})
         variants = {name: Variant(**v) for name, v in content["variants"].items()}
+        data = content["data"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged or of another version ({error!r}); run notebook 10 again.") from None
-    return HubbleRun(run, settings), variants
+    hubble = HubbleRun(run, settings)
+    if hubble.observations.fingerprint != data:
+        raise InputError(
+            f"{settings.observations} holds other observations ({hubble.observations.fingerprint}) than the models "
+            f"in {path.parent} were trained on ({data}); run notebook 10 again."
+        )
+    return hubble, variants

@@ -70,12 +70,20 @@ def all_variants(learning_rate, other_learning_rate):
     }
 
 
-def choose_variants(names, learning_rate, other_learning_rate):
-    """The named variants in the order of `all_variants`, always with "softmax", to which the others compare."""
+def choose_variants(names, learning_rate, other_learning_rate, checkpoint):
+    """The named variants in the order of `all_variants`, always with "softmax", to which the others compare.
+
+    checkpoint : CLIP weights that training starts from, "" for the small towers.
+    """
     known = all_variants(learning_rate, other_learning_rate)
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise InputError(f"there are no variants {unknown}; choose from {sorted(known)}.")
+    if "scratch" in names and not checkpoint:  # it would be "softmax" once more
+        raise InputError(
+            "the variant 'scratch' compares with a checkpoint, and there is none: the small towers start from "
+            "scratch in every variant; leave it out, or give a checkpoint."
+        )
     return {name: variant for name, variant in known.items() if name in {"softmax", *names}}
 
 
