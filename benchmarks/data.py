@@ -28,7 +28,9 @@ def reading(quick, repeats):
     with tempfile.TemporaryDirectory(dir=HERE) as folder:
         path, chunked = Path(folder, "pairs.h5"), Path(folder, "chunked.h5")
         rows = {"targetid": np.arange(n), "image": random_images(n).numpy(), "spectrum": random_spectra(n).numpy()}
-        with pairs.create_pairs(path, n, origin="simulated", ivar=False) as writer:
+        rows["redshift"] = np.zeros(n, np.float32)
+        options = {"origin": "simulated", "ivar": False, "columns": {"redshift": np.float32}}
+        with pairs.create_pairs(path, n, **options) as writer:
             writer.write(0, rows)
             writer.finish()
         with h5py.File(chunked, "w") as file:
