@@ -152,8 +152,8 @@ def align_encoders(
         towers = share_batch_norms(whole_towers(*encoders, heads, finetune=finetune))
         history = align_fresh(towers, pairs, split, config, folder, batch_size=batch_size, blur=blur)
         return heads, history, {"n_image_views": 0, "n_spectrum_views": 0, "seed": seed}
-    cached = {"n_image_views": views, "n_spectrum_views": spectrum_views, "blur": blur, "seed": seed}
-    cached["precision"] = precision
+    cached = {"n_image_views": views, "n_spectrum_views": spectrum_views, "blur": blur}
+    cached |= {"seed": seed, "precision": precision}
     with first_then_others():
         features = cache_features(pairs, *encoders, run.features, **cached)
     return heads, align(heads, features, split, config, folder, batch_size=batch_size), cached

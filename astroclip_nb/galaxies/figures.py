@@ -33,11 +33,10 @@ def data_overview(catalogue):
     colours = {name: colour for name, colour in colours.items() if name in kind}
     counted = [name for name in ("redshift", "mag_r", "log_mstar") if name in catalogue]
     coloured = {"mag_g", "mag_r"} <= set(catalogue)
-    rows = -(-(len(counted) + coloured) // 2)
-    figure, axes = plt.subplots(
-        rows, min(2, len(counted) + coloured), figsize=(PAGE_WIDTH, 2.3 * rows), layout="constrained", squeeze=False
-    )
-    for axis in axes.flat[len(counted) + coloured :]:
+    panels = len(counted) + coloured
+    size = {"figsize": (PAGE_WIDTH, 2.3 * -(-panels // 2)), "layout": "constrained"}
+    figure, axes = plt.subplots(-(-panels // 2), min(2, panels), squeeze=False, **size)
+    for axis in axes.flat[panels:]:
         axis.axis("off")
     for axis, name in zip(axes.flat, counted, strict=False):
         parts = [catalogue[name][(kind == k) & np.isfinite(catalogue[name])] for k in colours]
