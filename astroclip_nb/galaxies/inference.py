@@ -1,8 +1,8 @@
 """Frozen encoders made faster on the CPU, with the same features.
 
 Images: batch norm folded into the convolutions, and ReLU and shortcuts done by them. Spectra: the two wide
-convolutions by short Fourier transforms, and pooling before norm and activation, which then see a fifth or an
-eleventh of the values. Both in bfloat16 where asked for and the processor multiplies it.
+convolutions by short Fourier transforms, and pooling before norm and activation where that changes nothing, which
+then see a fifth or an eleventh of the values. Both in bfloat16 where asked for and the processor multiplies it.
 
 What is chosen depends on the processor and the weights alone, never on a timing, so that the same machine gives
 the same bytes. Every fast encoder is held against the plain one before it is used.
@@ -40,7 +40,7 @@ def fast(encoder, precision="fp32"):
         form, exists = FusedResNet, torch.backends.mkldnn.is_available()
         example = 0.1 * torch.rand(4, 3, 96, 96, generator=generator)
     else:
-        form, exists = FourierSpender, pools_first(encoder.net)
+        form, exists = FourierSpender, has_plain_norms(encoder.net)
         example = torch.randn(4, 7781, generator=generator)
     choices = [(torch.float32, TOLERANCE)]
     if precision == "bf16" and multiplies_bf16():
@@ -148,18 +148,18 @@ class FusedConvolution(nn.Module):
         )
 
 
-def pools_first(net):
-    """Whether pooling may go before norm and PReLU: they have to keep the order of the values they are given."""
-    layers = (net.conv1, net.conv2, net.conv3)
-    plain = all(type(norm) is nn.InstanceNorm1d and not norm.affine for _, norm, _ in layers)
-    return plain and all(bool((act.weight >= 0).all()) for *_, act in layers)
+def has_plain_norms(net):
+    """Whether each of a Spender encoder's norms is an InstanceNorm and no more, as ``FourierSpender`` has them."""
+    norms = (net.conv1[1], net.conv2[1], net.conv3[1])
+    return all(type(norm) is nn.InstanceNorm1d and not norm.affine for norm in norms)
 
 
 class FourierSpender(nn.Module):
     """The convolutions of a Spender encoder, in ``_downsample``, for inference. Within: (N, L, C), channels last.
 
     The largest of several values stays the largest through InstanceNorm and a PReLU of slopes >= 0, so pooling
-    comes first. The convolutions' biases are left out: InstanceNorm takes them off again.
+    comes first, except in a layer with a negative slope. The convolutions' biases are left out: InstanceNorm takes
+    them off again.
 
     dtype : of the two wide convolutions.
     """
@@ -170,6 +170,7 @@ class FourierSpender(nn.Module):
         self.second, self.third = (FourierConvolution(conv[0].weight, dtype) for conv in (net.conv2, net.conv3))
         self.widths, self.eps = (net.pool1.kernel_size, net.pool2.kernel_size), net.conv1[1].eps
         self.slopes = [conv[2].weight.detach() for conv in (net.conv1, net.conv2, net.conv3)]
+        self.keeps_order = [bool((slopes >= 0).all()) for slopes in self.slopes]
 
     @torch.autocast("cpu", enabled=False)
     def _downsample(self, spectra):
@@ -187,15 +188,24 @@ class FourierSpender(nn.Module):
         covariance = (shifted - mean) @ (shifted - mean).mT / length
         variance = (self.first * (covariance @ self.first)).sum(1, keepdim=True)
         windows = padded.unfold(1, taps, 1)[:, pooled_bins(length, self.widths[0])]  # (N, L', width, taps)
-        x = windows[:, :, 0] @ self.first
+        mean = mean.mT @ self.first
+
+        def values(i):
+            x = windows[:, :, i] @ self.first
+            return x if self.keeps_order[0] else self._activate(x, mean, variance, 0)
+
+        x = values(0)
         for i in range(1, self.widths[0]):
-            x = torch.maximum(x, windows[:, :, i] @ self.first, out=x)
-        return self._activate(x, mean.mT @ self.first, variance, 0)
+            x = torch.maximum(x, values(i), out=x)
+        return self._activate(x, mean, variance, 0) if self.keeps_order[0] else x
 
     def _second(self, x):
         x = self.second(x)
-        pooled = x[:, pooled_bins(x.shape[1], self.widths[1])].amax(2)
-        return self._activate(pooled, *mean_and_variance(x), 1)
+        mean, variance = mean_and_variance(x)
+        bins = pooled_bins(x.shape[1], self.widths[1])
+        if self.keeps_order[1]:
+            return self._activate(x[:, bins].amax(2), mean, variance, 1)
+        return self._activate(x, mean, variance, 1)[:, bins].amax(2)
 
     def _third(self, x):
         x = self.third(x)
