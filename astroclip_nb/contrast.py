@@ -1,7 +1,7 @@
 """Two towers and one space: contrastive losses, heads, and the loop that trains them.
 
-Both systems stand on this floor. A *tower* is any module that turns its input into vectors of one common
-dimension D; ``TwoTower`` brings a pair of them to unit length, so that a dot product is a cosine.
+Shared by AstroCLIP and HubbleCLIP. A *tower* is any module that maps its input to vectors of a common dimension D;
+``TwoTower`` normalises the outputs of a pair of them to unit length, so that a dot product is a cosine.
 """
 
 import csv
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
 from .device import autocast, pick_device
-from .distributed import average_gradients, gather, rank, share
+from .distributed import average_gradients, gather, mean_over_processes, rank, share
 from .errors import InputError
 from .paths import replacing
 
@@ -63,7 +63,8 @@ class TwoTower(nn.Module):
     """Two towers into one space.
 
     objective : "softmax" (InfoNCE) or "sigmoid"; logit_scale is the multiplier of the cosines itself. With
-    ``learn_scale`` its logarithm is trained, as CLIP does, and it is exponentiated before every use.
+    ``learn_scale`` its logarithm is trained, as CLIP does, and it is exponentiated before every use. It starts at
+    100 at most, and `limit_scale` keeps it there.
     """
 
     def __init__(self, tower_a, tower_b, *, logit_scale=15.5, learn_scale=False, objective="softmax"):
@@ -71,14 +72,20 @@ class TwoTower(nn.Module):
         if objective not in ("softmax", "sigmoid"):
             raise InputError(f"objective is {objective!r}; choose 'softmax' or 'sigmoid'.")
         self.tower_a, self.tower_b, self.objective = tower_a, tower_b, objective
-        log_scale = torch.tensor(float(logit_scale)).log()
+        log_scale = torch.tensor(float(logit_scale)).clamp(max=MAX_LOGIT_SCALE).log()
         self.log_logit_scale = nn.Parameter(log_scale, requires_grad=learn_scale)
         self.logit_bias = nn.Parameter(torch.tensor(-10.0), requires_grad=objective == "sigmoid")
 
     @property
     def logit_scale(self):
         """The multiplier of the cosines, a scalar tensor."""
-        return self.log_logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        return self.log_logit_scale.exp()
+
+    @torch.no_grad()
+    def limit_scale(self):
+        """Bring a scale that a step took beyond 100 back there. A clamp in ``logit_scale`` would take its gradient
+        from it, and with that the way back."""
+        self.log_logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     def forward(self, x, y):
         """Unit vectors (B, D) of each tower's input."""
@@ -95,8 +102,11 @@ class TwoTower(nn.Module):
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How to train. ``schedule``: "plateau" halves the rate when validation stops improving; "warmup" rises
-    linearly over ``warmup_steps`` and stays; "cosine" then falls to zero at ``total_steps``; "constant" stays.
+    """How to train.
+
+    schedule : of the learning rate. "plateau" multiplies it by ``factor`` when the validation loss has not improved
+    for ``patience`` epochs; "warmup" increases it linearly over ``warmup_steps``, then keeps it constant; "cosine"
+    warms up likewise, then decays it to zero at ``total_steps``; "constant" keeps it.
     """
 
     epochs: int
@@ -113,7 +123,7 @@ class FitConfig:
 
 
 def cosine_config(epochs, batches, learning_rate, weight_decay, precision="fp32", seed=0):
-    """AdamW, warmed up over a twentieth of the steps, then falling as a cosine; ``batches`` in every epoch."""
+    """AdamW with linear warm-up over a twentieth of the steps, then cosine decay; ``batches`` per epoch."""
     steps = epochs * batches
     return FitConfig(
         epochs, learning_rate, weight_decay, "adamw", "cosine", warmup_steps=steps // 20, total_steps=steps,
@@ -175,6 +185,8 @@ def train_epoch(model, batches, optimizer, schedule, precision="fp32"):
         loss.backward()
         average_gradients(model.parameters())
         optimizer.step()
+        if isinstance(model, TwoTower):
+            model.limit_scale()
         schedule.after_step()
         total, count = total + loss.detach(), count + 1
     if not count:
@@ -223,7 +235,8 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
             break  # and they never will be again
         model.eval()
         with torch.inference_mode():
-            measured = {name: float(value) for name, value in validate(model).items()}
+            # One number for all processes, which set their learning rates and choose the best epoch by it.
+            measured = {name: mean_over_processes(float(value)) for name, value in validate(model).items()}
         schedule.after_epoch(measured["validation_loss"])
         history.append({"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, **measured})
         if best_epoch(history) is history[-1]:
@@ -247,7 +260,8 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
         )
     if rank() == 0:
         save_checkpoint(best, folder / "best.pt")
-        (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
+        with replacing(folder / "config.json") as temporary:
+            temporary.write_text(json.dumps(identity, indent=2) + "\n")
     model.load_state_dict(best)
     model.eval()
     return history

@@ -16,7 +16,8 @@ def multiplies_bf16():
     """Whether this processor has instructions for bfloat16 products (AVX-512 BF16 or AMX)."""
     import torch
 
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_tile"))
 
 
 def autocast(device, precision):

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from .device import pick_device
+
 PATIENCE = timedelta(days=1)  # of the others, while the first encodes what all train on; a crash ends all at once
 DRAWN_TOGETHER = 16  # galaxies whose views come from one seed, whichever process makes them
 
@@ -125,6 +127,15 @@ def average_gradients(parameters):
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
             parameter.grad /= dist.get_world_size()
+
+
+def mean_over_processes(value):
+    """The mean of a number that every process has found, the same in all of them: float."""
+    if not started():
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=pick_device())
+    dist.all_reduce(total)
+    return total.item() / dist.get_world_size()
 
 
 class SharedBatchNorm(nn.BatchNorm2d):

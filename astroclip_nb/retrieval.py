@@ -47,6 +47,8 @@ def _search(queries, gallery, k, metric, exclude_self):
     available = len(gallery) - exclude_self
     if not 1 <= k <= available:
         raise InputError(f"k must lie between 1 and the {available} vectors that can be found; got {k}.")
+    # Below so many numbers of queries faiss takes a loop of its own, up to 8 times slower than a BLAS.
+    faiss.cvar.distance_compute_blas_threshold = 1
     flat = faiss.IndexFlatIP if metric == "cosine" else faiss.IndexFlatL2
     faiss_index = flat(gallery.shape[1])
     faiss_index.add(np.ascontiguousarray(gallery, np.float32))
@@ -70,7 +72,7 @@ def _search(queries, gallery, k, metric, exclude_self):
 
 def _candidates(faiss_index, queries, gallery, k, width, metric, itself):
     """Best ``k`` of ``width`` float32 candidates, and whether no vector left out could be among them."""
-    fetched, index = _scan(faiss_index, queries, width)
+    fetched, index = faiss_index.search(np.ascontiguousarray(queries, np.float32), width)
     found, wanted = gallery[index].astype(np.float64), queries.astype(np.float64)
     if metric == "cosine":
         score = np.einsum("qkd,qd->qk", found, wanted)
@@ -88,23 +90,8 @@ def _candidates(faiss_index, queries, gallery, k, width, metric, itself):
     return score, index, settled
 
 
-def _scan(faiss_index, queries, width):
-    """faiss's float32 search, kept on BLAS.
-
-    faiss multiplies by BLAS only above 128,000 query numbers; below, its loop is up to 8 times slower than
-    multiplying with zero rows appended.
-    """
-    rows, dimension = queries.shape
-    enough = 128_000 // dimension + 1
-    padded = enough if enough // 8 < rows < enough else rows
-    block = np.zeros((padded, dimension), np.float32)
-    block[:rows] = queries
-    scores, index = faiss_index.search(block, width)
-    return scores[:rows], index[:rows]
-
-
 def ranks(a, b, groups=None):
-    """Rank of the right partner: ``b[i]`` among all rows of ``b`` by cosine with ``a[i]``; 1 is first.
+    """Rank of the true partner: ``b[i]`` among all rows of ``b`` by cosine with ``a[i]``; 1 is best.
 
     a, b : (N, D); groups : (N,) labels where several rows share one partner (the images of one proposal).
     Then the rank is that of the own group among the unique groups, a group scoring as its best row.

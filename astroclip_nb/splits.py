@@ -1,4 +1,4 @@
-"""Who is trained on, who is chosen by, and who is only measured on."""
+"""The split into training, validation (model selection) and test (scores only)."""
 
 import numpy as np
 

@@ -77,11 +77,16 @@ def provenance_table(provenance):
 
 
 def ablation_table(variants):
-    """One row per variant: recall, and R2 of redshift and mass by embedding."""
+    """One row per variant: steps of training, recall, and R2 of redshift and mass by embedding."""
     columns = [column for column in next(iter(variants.values())) if "/" in column]
-    header = ["variant", "recall@10", *(column.replace("log_mstar", "mass") for column in columns)]
+    header = ["variant", "steps", "recall@10 [%]", *(column.replace("log_mstar", "mass") for column in columns)]
     rows = [
-        [name, f"{row['recall@10']:.1%}", *(f"{row[column]['r2']:.2f}" for column in columns)]
+        [
+            name,
+            f"{row['steps']:,}",
+            f"{100 * row['recall@10']:.1f} ± {100 * row['recall@10 error']:.1f}",
+            *(f"{row[column]['r2']:.2f}" for column in columns),
+        ]
         for name, row in variants.items()
     ]
     return markdown_table(header, rows)

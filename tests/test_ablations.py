@@ -1,5 +1,7 @@
 """Ablations change the one thing they name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny import tiny_encoders, tiny_pairs
@@ -32,8 +34,19 @@ def test_shuffled_pairs_find_nothing(setting, tmp_path):
 
 
 def test_one_view_uses_the_first_augmented_view_alone(setting, tmp_path):
-    found = run("one view", setting, tmp_path)
-    assert len(found["predictions"]) == 3 and np.isfinite(found["validation_loss"])
+    features, pairs, split = setting
+    image = np.array(features.image)
+    image[:, 2:] = np.nan  # of which a single one would end the training
+    found = run("one view", (replace(features, image=image), pairs, split), tmp_path / "a")
+    assert found["validation_loss"] == run("one view", setting, tmp_path / "b")["validation_loss"]
+
+
+def test_fewer_pairs_are_trained_on_as_long(setting, tmp_path):
+    """In an epoch as many galaxies pass by as with all pairs, the few ones again and again."""
+    n_train = (setting[2] == "train").sum()
+    all_pairs, few = (run(name, setting, tmp_path / name) for name in ("as reported", "a tenth of the pairs"))
+    assert all_pairs["steps"] == 12  # of one batch, of all
+    assert few["steps"] * round(0.1 * n_train) == pytest.approx(12 * n_train, rel=0.05)
 
 
 def test_thinning_touches_only_the_training_split(setting):

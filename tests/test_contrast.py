@@ -76,7 +76,19 @@ def test_scale_is_learned_only_where_asked_and_stays_below_its_limit():
     fixed = contrast.TwoTower(nn.Linear(4, 4), nn.Linear(4, 4))
     learned = contrast.TwoTower(nn.Linear(4, 4), nn.Linear(4, 4), learn_scale=True, logit_scale=1e6)
     assert not fixed.log_logit_scale.requires_grad and learned.log_logit_scale.requires_grad
-    assert learned.logit_scale.item() == contrast.MAX_LOGIT_SCALE
+    assert learned.logit_scale.item() == pytest.approx(contrast.MAX_LOGIT_SCALE, rel=1e-5)
+
+
+def test_scale_that_starts_at_its_limit_can_still_fall(tmp_path):
+    """OpenAI's CLIP stores ln 100 rounded up; wrong pairs want a smaller scale, right ones a larger."""
+    x = unit_vectors(8, 4)
+    for y, moves in ((x.roll(1, 0), True), (x, False)):
+        model = contrast.TwoTower(nn.Identity(), nn.Identity(), learn_scale=True, logit_scale=100.003)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        schedule = contrast.Schedule(optimizer, contrast.FitConfig(1, schedule="constant"))
+        contrast.train_epoch(model, [(x, y)] * 3, optimizer, schedule)
+        limit = contrast.MAX_LOGIT_SCALE
+        assert model.logit_scale < 0.99 * limit if moves else model.logit_scale.item() == pytest.approx(limit)
 
 
 def test_mlp_ends_in_a_linear_layer():

@@ -95,7 +95,7 @@ BATCHES = {
         survey_shards,
         lambda pairs: (
             lambda _: [
-                [survey_shards._read_view(side, pairs.file, np.arange(16)) for side in ("image", "spectrum")]
+                [survey_shards._read_view(side, pairs.file, np.arange(16))[0] for side in ("image", "spectrum")]
             ]
         ),
     ),

@@ -167,17 +167,17 @@ def test_augmentations_puts_the_original_first(galaxies):
     np.testing.assert_allclose(canvas[:64, :64], rgb(central_crop(originals[0], 64))[::-1], atol=1e-6)
 
 
-def test_outliers_shows_the_loneliest_and_counts_as_the_text_does(galaxies):
+def test_outliers_shows_the_most_isolated_and_counts_as_the_text_does(galaxies):
     artefact = np.where(np.arange(N) < 6, b"trail", b"")
-    loneliness = np.where(np.arange(N) % 10 == 0, 5.0, 1.0)  # rows 0, 10, 20, ...: one artefact
+    isolation = np.where(np.arange(N) % 10 == 0, 5.0, 1.0)  # rows 0, 10, 20, ...: one artefact
     read = galaxies["image"].__getitem__
-    figure = galleries.outliers(read, loneliness, artefact, percent=10, columns=3)
+    figure = galleries.outliers(read, isolation, artefact, percent=10, columns=3)
     assert_readable(figure)
-    title = "The loneliest 6 of 60 galaxies: 1 with an artefact (framed), 6 among all"
+    title = "The most isolated 6 of 60 galaxies: 1 with an artefact (framed), 6 among all"
     assert figure.axes[0].get_title(loc="left") == title
-    assert structure.outlier_recall(loneliness, artefact != b"", 10)["found"] == 1
+    assert structure.outlier_recall(isolation, artefact != b"", 10)["found"] == 1
     assert [p.get_xy() for p in figure.axes[0].patches] == [(0, 0)] and len(figure.axes[0].texts) == 6
-    figure = galleries.outliers(read, loneliness, artefact, percent=10, most=4, columns=3)
+    figure = galleries.outliers(read, isolation, artefact, percent=10, most=4, columns=3)
     assert figure.axes[0].get_title(loc="left") == title + "; the first 4" and len(figure.axes[0].texts) == 4
-    figure = galleries.outliers(read, loneliness, None, percent=10, columns=3)
-    assert figure.axes[0].get_title(loc="left") == "The loneliest 6 of 60 galaxies", "nobody counted artefacts"
+    figure = galleries.outliers(read, isolation, None, percent=10, columns=3)
+    assert figure.axes[0].get_title(loc="left") == "The most isolated 6 of 60 galaxies", "nobody counted artefacts"

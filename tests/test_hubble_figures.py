@@ -16,9 +16,9 @@ LEVELS = {f"{percent} %": percent / 100 for percent in PERCENTS}
 
 
 def test_gallery_of_all_kinds():
-    figure = figures.gallery(IMAGES, sorted(all_kinds()), 7, simulated=True)
+    figure = figures.gallery(IMAGES, sorted(all_kinds()), 10, simulated=True)
     assert_readable(figure)
-    assert "ram-pressure\nstripped galaxies" in said(figure) and "simulated" in said(figure)
+    assert "ram-pressure\nstripped\ngalaxies" in said(figure) and "simulated" in said(figure)
     assert "simulated" not in said(figures.gallery(IMAGES[:3], ["a", "b", "c"], 7, simulated=False))
 
 

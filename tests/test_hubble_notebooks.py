@@ -113,6 +113,10 @@ def test_own_data_and_checkpoint(user, tmp_path, checkpoint):
     for name in ("parts", "hypotheses"):  # left by a simulated run in the same folder
         Image.new("L", (8, 8)).save(tmp_path / "figures" / f"hubble_{name}.png")
     assert hubble_captions(tmp_path) == CAPTIONS
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    del metrics["09_hubble_data"]  # as where the observations file was made elsewhere
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    assert hubble_captions(tmp_path) == CAPTIONS[1:]
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ def test_split_is_by_proposal_and_stays(simulated):
     of_image = split[simulated.proposal]
     ids = [set(simulated.id[simulated.proposal][of_image == name]) for name in ("train", "validation", "test")]
     assert all(ids) and len(set.union(*ids)) == sum(map(len, ids)) == 40
+    assert simulated.split_sizes == dict(zip(("train", "validation", "test"), map(len, ids), strict=True))
     order = np.random.default_rng(0).permutation(40)
     assert np.array_equal(split_of(simulated.id[order][:20]), split[order][:20])
 

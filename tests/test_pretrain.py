@@ -10,7 +10,7 @@ from tiny import tiny_encoders, tiny_pairs
 
 from astroclip_nb.contrast import FitConfig
 from astroclip_nb.errors import InputError
-from astroclip_nb.galaxies import pretrain
+from astroclip_nb.galaxies import pretrain, spectra
 from astroclip_nb.galaxies.pairs import WAVELENGTH, open_pairs
 
 
@@ -107,6 +107,27 @@ def test_autoencoder_inputs_keep_the_chi_squared():
     chi2 = (flux - flux.mean(1, keepdim=True)).square() * ivar
     assert torch.allclose(x.square() * y[:, :-1], chi2, rtol=5e-3, atol=1e-4)
     assert (y[:, -1] == 0.2).all()
+
+
+def test_autoencoder_that_draws_the_truth_is_left_with_noise_alone(monkeypatch):
+    """Also where bins of unequal noise, masked ones and clipped ones fall into one binned pixel."""
+    truth = (2 + torch.sin(torch.arange(7781) / 900)).repeat(64, 1)
+    truth[:, 5000] = 300  # a line, cut off by the normalisation
+    ivar = torch.rand(64, 7781) * 9 + 1
+    ivar[torch.rand(64, 7781) < 0.3] = 0
+    noise = torch.where(ivar > 0, ivar, torch.inf).rsqrt() * torch.randn(64, 7781)
+    flux = torch.where(ivar > 0, truth + noise, 0.0)
+    monkeypatch.setattr(pretrain, "MODEL_ERROR", 0.0)
+    x, y = pretrain.autoencoder_inputs(flux, ivar, torch.full((64,), 0.2))
+    model = pretrain.SpectrumAutoencoder(tiny_encoders()[1])
+    mean, sigma = spectra.moments(flux, ivar > 0)
+    binned = ((truth - mean) / sigma)[:, : 1945 * 4].reshape(64, 1945, 4).mean(2)
+    monkeypatch.setattr(model, "reconstruct", lambda *_: binned)
+    drawn, seen = model(x, y)
+    clipped = 5000 // 4  # that pixel's mean is of the three bins beside the line
+    assert torch.isfinite(seen).all()
+    drawn[:, clipped] = seen[:, clipped]
+    assert model.loss(drawn, seen).item() == pytest.approx(0.5, rel=0.02)
 
 
 def test_decoder_shifts_lines_by_the_redshift():

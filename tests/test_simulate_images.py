@@ -5,7 +5,7 @@ import pytest
 from scipy import integrate, signal, special
 
 from astroclip_nb.errors import InputError
-from astroclip_nb.galaxies.simulate import artefacts, discs, images, profiles, sky
+from astroclip_nb.galaxies.simulate import artefacts, discs, images, profiles, sky, survey
 
 FLUX = np.array([[2.0, 6.0, 9.0], [10.0, 20.0, 28.0], [9.0, 12.0, 13.0]])
 GALAXY = {
@@ -351,3 +351,17 @@ def test_band_is_missing_whole(seed):
     assert sum(empty) == 1
     kept = ~np.array(empty)
     assert (spoilt[kept] == clean[kept]).all()
+
+
+@pytest.mark.parametrize("artefact", ["", *artefacts.SHARES])
+def test_noise_is_all_that_differs_from_the_truth(artefact):
+    """The same seeing, neighbours and artefact: what is left is as rough as the noise, and as small."""
+    galaxies = survey.draw_block(3, 0)
+    galaxy = {name: values[0] for name, values in galaxies.items() if values.ndim == 1}
+    noisy, truth = (
+        images.render(galaxy, galaxies["flux"][0], np.random.default_rng(5), artefact=artefact, noise=noise)[0]
+        for noise in (True, False)
+    )
+    photons = np.maximum(truth, 0) / np.array(images.GAIN)[:, None, None]
+    sigma = np.sqrt(0.015**2 + photons)  # no pixel of the sky is noisier than that
+    assert np.abs(noisy - truth).max() > 0 and (np.abs(noisy - truth) < 8 * sigma).all()

@@ -19,8 +19,10 @@ def galaxies():
 
 @pytest.fixture(scope="module")
 def colours(galaxies):
-    g, r, z = survey.magnitude(galaxies["flux"].sum(axis=1)).T
-    return {"g-r": g - r, "r-z": r - z, "r": r}
+    """As observed, and r corrected for extinction, by which targets are selected."""
+    total = galaxies["flux"].sum(axis=1).T
+    g, r, z = 22.5 - 2.5 * np.log10(total)
+    return {"g-r": g - r, "r-z": r - z, "r": survey.magnitude(total[1], "r", galaxies["ebv"])}
 
 
 def test_every_galaxy_is_in_the_survey(galaxies, colours):
@@ -52,7 +54,7 @@ def test_as_many_galaxies_as_on_the_sky():
     per_cell *= np.diff(table.redshift)[0] * 0.05 * np.radians(1) ** 2
     drawn = population.draw_galaxies(n, rng)
     stars.add_light(drawn)
-    r = survey.magnitude(drawn["flux"].sum(axis=1)[:, 1])
+    r = survey.magnitude(drawn["flux"].sum(axis=1)[:, 1], "r", drawn["ebv"])
     target = survey.is_target(drawn, rng)
     # The draw covers the cells above a least mass, in proportion to their galaxies.
     faintest = 20.175 - 5 * np.log10(table.luminosity_distance / 3.0857e19) - table.redshift
@@ -89,7 +91,7 @@ def test_real_galaxies_have_colours_of_simulated_ones(galaxies, colours, shared_
     fits = pytest.importorskip("astropy.io.fits")
     real = fits.getdata(shared_data / "desihigh-bgs-zbest.fits", 1)
     for row in real:
-        g, r, z = survey.magnitude(np.array([row["FLUX_G"], row["FLUX_R"], row["FLUX_Z"]], float))
+        g, r, z = 22.5 - 2.5 * np.log10(np.array([row["FLUX_G"], row["FLUX_R"], row["FLUX_Z"]], float))
         near = np.abs(galaxies["redshift"] - row["Z"]) < 0.03
         for name, value in (("g-r", g - r), ("r-z", r - z)):
             low, high = np.percentile(colours[name][near], [1, 99])

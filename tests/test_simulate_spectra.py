@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from astroclip_nb.galaxies import simulate
 from astroclip_nb.galaxies.pairs import WAVELENGTH
-from astroclip_nb.galaxies.simulate import instrument, spectra, stars, survey
+from astroclip_nb.galaxies.simulate import instrument, population, spectra, stars, survey
 from astroclip_nb.galaxies.simulate.lines import LINE_NAMES, LINE_WAVELENGTH
 from astroclip_nb.galaxies.simulate.tables import PIXEL_VELOCITY, SOLAR_LUMINOSITY, tables
 
@@ -36,7 +36,7 @@ def test_magnitudes_agree_with_speclite_on_the_spectrum(block):
     filters = speclite.load_filters("decam2014-g", "decam2014-r")
     padded, wavelength = filters.pad_spectrum(truth.astype(float) * 1e-17, WAVELENGTH, method="zero")
     table = filters.get_ab_magnitudes(padded, wavelength)
-    expected = survey.magnitude(block["flux"].sum(axis=1))
+    expected = 22.5 - 2.5 * np.log10(block["flux"].sum(axis=1))
     np.testing.assert_allclose(table["decam2014-g"], expected[:, 0], atol=0.01)
     np.testing.assert_allclose(table["decam2014-r"], expected[:, 1], atol=0.01)
 
@@ -127,7 +127,15 @@ def test_broadening_is_a_gaussian_of_the_right_width():
     measured = np.sqrt((out * (pixel - mean) ** 2)[3900:4100].sum() / out.sum()) * PIXEL_VELOCITY
     assert out.sum() == pytest.approx(1, abs=1e-5)
     assert mean == pytest.approx(4000, abs=1e-2)
-    assert measured == pytest.approx(np.sqrt(dispersion**2 - spectra.LIBRARY_DISPERSION**2), rel=0.01)
+    assert measured == pytest.approx(np.sqrt(dispersion**2 - population.LIBRARY_DISPERSION**2), rel=0.01)
+
+
+def test_no_label_is_sharper_than_its_spectrum(block):
+    assert block["velocity_dispersion"].min() == population.LEAST_DISPERSION
+    spike = np.zeros((2, 9452), np.float32)
+    spike[:, 4000] = 1
+    sharpest, sharper = spectra.broaden(spike, np.array([population.LEAST_DISPERSION, 40.0]))
+    np.testing.assert_array_equal(sharpest, sharper)
 
 
 def test_resolution_is_that_of_desi(shared_data):

@@ -1,6 +1,7 @@
 """Normalisation and degradation of spectra."""
 
 import numpy as np
+import pytest
 import torch
 
 from astroclip_nb.galaxies import spectra
@@ -104,3 +105,13 @@ def test_ivar_is_estimated_where_a_survey_gives_none():
     ivar = spectra.estimated_ivar(flux)
     assert (ivar[:, 100:200] == 0).all() and (ivar[:, 300] == 0).all()
     assert abs(ivar[:, 4000].mean() - 4) < 0.2
+
+
+@pytest.mark.parametrize("fill", [0.0, torch.nan])
+@pytest.mark.parametrize("masked", [0.3, 0.6])
+def test_noise_is_read_off_valid_bins_alone(masked, fill):
+    flux = 3 + torch.randn(20, 7781, generator=torch.Generator().manual_seed(0))
+    flux[:, : int(masked * 7781)] = fill
+    ivar = spectra.estimated_ivar(flux)
+    assert (ivar[:, -1] - 1).abs().max() < 0.15 and not ivar[:, 0].any()
+    assert not spectra.estimated_ivar(torch.full((1, 7781), fill)).any()

@@ -87,8 +87,8 @@ def test_outliers_are_the_planted_ones(blobs):
     rng = np.random.default_rng(4)
     x = np.concatenate([blobs[0], rng.normal(size=(5, 16))])
     truth = np.arange(len(x)) >= len(blobs[0])
-    loneliness = structure.outliers(x)
-    found = structure.outlier_recall(loneliness, truth, percent=2)
+    isolation = structure.outliers(x)
+    found = structure.outlier_recall(isolation, truth, percent=2)
     assert found["n"] == 8 and found["found"] == 5 and found["total"] == 5 and found["auc"] == 1
     assert found["expected"] == pytest.approx(8 * 5 / len(x))
     assert found["enrichment"] == pytest.approx(len(x) / 8)

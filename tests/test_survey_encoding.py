@@ -109,7 +109,7 @@ def test_a_second_run_does_nothing_and_a_changed_shard_is_done_alone(shards, enc
     assert encode(shards, scheduler="tcp://127.0.0.1:1") == []  # where nobody would answer
     assert times(out) == before
     with h5py.File(shards[1], "r+") as file:
-        file["image"][0] = 0
+        file["image"][0] = 1
     assert encode(shards) == []
     assert {name for name, time in times(out).items() if time != before[name]} == {"b.h5"}
 
@@ -165,15 +165,20 @@ def test_shards_that_always_fail_are_reported_while_others_finish(shards, encode
     with h5py.File(bad, "r+") as file:
         file["image"][2, 1, 70, 70] = np.nan
         name = file["targetid"][2]
-    problems = encode([*shards, cut, bad])
-    assert len(problems) == 2 and all(problem.count("\n") == 0 for problem in problems)
+    empty = write_shard(tmp_path / "shards" / "empty.h5", slice(8, 12), ("spectrum", "ivar"))
+    with h5py.File(empty, "r+") as file:
+        file["ivar"][1] = 0
+        dark = file["targetid"][1]
+    problems = encode([*shards, cut, bad, empty])
+    assert len(problems) == 3 and all(problem.count("\n") == 0 for problem in problems)
     assert any(
         "cut.h5 is not a readable HDF5 file" in problem and "tried 3 times" in problem for problem in problems
     )
     assert any(f"the image of TARGETID {name} is not finite" in problem for problem in problems)
+    assert any(f"the spectrum of TARGETID {dark} has no valid bin" in problem for problem in problems)
     assert set(times(tmp_path / "out")) == {"a.h5", "b.h5", "c.h5"}
     failed = json.loads((tmp_path / "out" / "manifest.json").read_text())["failed"]
-    assert {Path(record["path"]).name for record in failed} == {"cut.h5", "nan.h5"}
+    assert {Path(record["path"]).name for record in failed} == {"cut.h5", "nan.h5", "empty.h5"}
     assert not list((tmp_path / "out").glob("*.tmp"))
 
 

@@ -47,20 +47,26 @@ def start_image_head(heads, path):
         load_exactly(heads.tower_a, read_checkpoint(path), path)
 
 
-def align(heads, features, split, config, folder, *, batch_size=512, shuffle_pairs=False, **options):
+def align(
+    heads, features, split, config, folder, *, batch_size=512, validation_batch_size=None, passes=1,
+    shuffle_pairs=False, **options,
+):  # fmt: skip
     """Train heads on cached features; returns the history. Only galaxies of the split "train" are trained on.
 
-    shuffle_pairs gives every galaxy another one's spectrum: the null against which a result is held.
+    validation_batch_size : of the InfoNCE that is validated, ``batch_size`` where None; passes : over the training
+    galaxies in each epoch; shuffle_pairs gives every training galaxy the spectrum of a random other one: the null
+    test of the alignment.
     """
     train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
     if shuffle_pairs:
         features = _with_strangers(features, train, config.seed)
-    batches = CachedBatches(features, train, batch_size, config.seed)
+    batches = CachedBatches(features, train, batch_size, config.seed, passes)
     held_out = [
         tuple(torch.from_numpy(array[rows, 0]).float() for array in (features.image, features.spectrum))
-        for rows in fixed_batches(validation, batch_size)
+        for rows in fixed_batches(validation, validation_batch_size or batch_size)
     ]
-    data_id = json.dumps([features.identity, _digest(split), batch_size, shuffle_pairs], sort_keys=True)
+    trained_on = [features.identity, _digest(split), batch_size, validation_batch_size, passes, shuffle_pairs]
+    data_id = json.dumps(trained_on, sort_keys=True)
     return contrast.fit(
         heads, batches, lambda m: mean_loss(m, held_out), config, folder, data_id=data_id, **options
     )

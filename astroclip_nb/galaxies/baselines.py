@@ -103,13 +103,15 @@ def coarse_spectra(pairs, size=512, progress=True):
     import torch
     from tqdm import tqdm
 
-    from .spectra import normalise
+    from .spectra import estimated_ivar, normalise
 
     names = ["spectrum", "ivar"] if pairs.has_ivar else ["spectrum"]
     blocks = pairs.blocks(names, np.arange(len(pairs)), size)
     coarse = np.empty((len(pairs), len(WAVELENGTH) // COARSE), np.float32)
     for rows, block in tqdm(blocks, "coarse spectra", -(-len(pairs) // size), disable=not progress):
-        flux = normalise(*(torch.from_numpy(block[name]) for name in names)).numpy()
+        flux = torch.from_numpy(block["spectrum"]).float()
+        ivar = torch.from_numpy(block["ivar"]) if pairs.has_ivar else estimated_ivar(flux)
+        flux = normalise(flux, ivar).numpy()
         coarse[rows] = flux[:, : coarse.shape[1] * COARSE].reshape(len(rows), -1, COARSE).mean(2)
     return coarse
 
@@ -233,7 +235,7 @@ def linear_contrastive(image_features, spectrum_features, targetid, split, catal
     x, y = (np.asarray(features, np.float64) for features in (image_features, spectrum_features))
     train = split == "train"
     chosen = [FEATURES.index(name) for name in CURVED]
-    scaled = (x[:, chosen] - x[train][:, chosen].mean(0)) / x[train][:, chosen].std(0)
+    scaled = standardised(x[:, chosen], train)
     i, j = np.triu_indices(len(chosen))
     x = np.concatenate([x, scaled[:, i] * scaled[:, j]], 1)
     cca = canonical_correlations(x[train], y[train], **options)

@@ -5,6 +5,7 @@ from pathlib import Path
 import h5py
 
 from ..errors import InputError
+from ..paths import replacing
 from .pairs import open_pairs
 
 
@@ -36,8 +37,8 @@ def prepare_pairs(path, source="simulate", n_galaxies=8000, seed=7, provabgs="",
         view_astroclip(source, path)
     elif Path(source).resolve() != path.resolve():
         open_pairs(source).file.close()  # says what is wrong with it, if anything
-        path.unlink(missing_ok=True)
-        path.symlink_to(Path(source).resolve())
+        with replacing(path) as temporary:
+            temporary.symlink_to(Path(source).resolve())
     joined = join_provabgs(path, provabgs) if provabgs else {}
     return open_pairs(path), joined
 

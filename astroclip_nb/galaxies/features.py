@@ -7,6 +7,7 @@ The file: ``image`` (N, 1 + V, F) and ``spectrum`` (N, 1 + W, F') float16, conti
 """
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,12 @@ def cache_features(
                     f"{pairs.path}: the image of TARGETID {first} has pixels that are not finite; drop it."
                 )
             ivar = tensors["ivar"] if pairs.has_ivar else spectra.estimated_ivar(tensors["spectrum"])
+            if not (seen := spectra.observed(tensors["spectrum"], ivar).cpu().numpy()).all():
+                warnings.warn(
+                    f"{pairs.path}: {(~seen).sum()} spectra have no valid bin, the first that of TARGETID "
+                    f"{pairs.targetid[some[~seen][0]]}; nothing that is said of them here means anything.",
+                    stacklevel=2,
+                )
             block_seed = np.random.SeedSequence((seed, int(some[0]))).generate_state(1)[0]
             generator = torch.Generator().manual_seed(int(block_seed))
             crops = image_views(tensors["image"], n_image_views, generator, blur)
@@ -187,18 +194,18 @@ def batch_size_for(rows, batch_size):
 
 
 class CachedBatches:
-    """Batches of cached features for ``fit``: in every epoch each galaxy once, in a random view.
+    """Batches of cached features for ``fit``: each galaxy once in an epoch, or ``passes`` times, in a random view.
 
     Under ``torchrun`` each process reads its own rows of a batch.
     """
 
-    def __init__(self, features, rows, batch_size, seed=0):
-        self.features, self.rows, self.seed = features, np.asarray(rows), seed
+    def __init__(self, features, rows, batch_size, seed=0, passes=1):
+        self.features, self.rows, self.seed, self.passes = features, np.asarray(rows), seed, passes
         self.size = batch_size_for(rows, batch_size)
 
     def __call__(self, epoch):
         rng = np.random.default_rng((self.seed, epoch))
-        order = shuffled(self.rows, rng)
+        order = np.concatenate([shuffled(self.rows, rng) for _ in range(self.passes)])
         for start in range(0, len(order) - self.size + 1, self.size):
             some = order[start : start + self.size]
             yield tuple(self._views(array, some, rng) for array in (self.features.image, self.features.spectrum))

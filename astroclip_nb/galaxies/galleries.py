@@ -116,17 +116,17 @@ def image_grid(images, rows, captions, highlight=None, columns=8, title=None):
     return figure
 
 
-def outliers(images, loneliness, artefact, percent=1.0, most=40, columns=10):
-    """The loneliest ``percent`` of the galaxies, the first ``most`` of them; artefacts are named and framed.
+def outliers(images, isolation, artefact, percent=1.0, most=40, columns=10):
+    """The most isolated ``percent`` of the galaxies, the first ``most`` of them; artefacts are named and framed.
 
-    loneliness : (N,) from `structure.outliers`; artefact : (N,) bytes or str, empty for a clean image, or None if
+    isolation : (N,) from `structure.outliers`; artefact : (N,) bytes or str, empty for a clean image, or None if
     nobody knows. The title counts all of the ``percent``, as `structure.outlier_recall` does.
     """
     known = artefact is not None
-    artefact = np.asarray(artefact).astype(str) if known else np.full(len(loneliness), "")
-    counted = outlier_recall(loneliness, artefact != "", percent)
-    shown = np.argsort(-loneliness, kind="stable")[: min(counted["n"], most)]
-    title = f"The loneliest {counted['n']:,} of {len(artefact):,} galaxies"
+    artefact = np.asarray(artefact).astype(str) if known else np.full(len(isolation), "")
+    counted = outlier_recall(isolation, artefact != "", percent)
+    shown = np.argsort(-isolation, kind="stable")[: min(counted["n"], most)]
+    title = f"The most isolated {counted['n']:,} of {len(artefact):,} galaxies"
     if known:
         title += f": {counted['found']:,} with an artefact (framed), {counted['total']:,} among all"
     if len(shown) < counted["n"]:

@@ -35,7 +35,8 @@ def read_rows(dataset, rows):
         with open(dataset.file.filename, "rb", buffering=0) as file:
             for place in np.argsort(rows):
                 file.seek(offset + int(rows[place]) * found[:1].nbytes)
-                file.readinto(found[place : place + 1])
+                if file.readinto(found[place : place + 1]) < found[:1].nbytes:
+                    raise InputError(f"{file.name} ends within {dataset.name}; copy or make it again.")
         return found
     unique, order = np.unique(rows, return_inverse=True)
     found = np.empty((len(unique), *dataset.shape[1:]), dataset.dtype)

@@ -1,8 +1,9 @@
-"""Frozen encoders made faster on the CPU, with the same features.
+"""Faster CPU inference for frozen encoders, with the same features.
 
-Images: batch norm folded into the convolutions, and ReLU and shortcuts done by them. Spectra: the two wide
-convolutions by short Fourier transforms, and pooling before norm and activation where that changes nothing, which
-then see a fifth or an eleventh of the values. Both in bfloat16 where asked for and the processor multiplies it.
+Images: batch norm is folded into the convolutions, and ReLU and shortcut additions are fused with them. Spectra:
+the two wide convolutions use short Fourier transforms, and max-pooling comes before normalisation and activation
+wherever the result is the same, leaving these a fifth or an eleventh of the values. Both run in bfloat16 on
+request, where the processor has instructions for it.
 
 What is chosen depends on the processor and the weights alone, never on a timing, so that the same machine gives
 the same bytes. Every fast encoder is held against the plain one before it is used.
@@ -37,7 +38,7 @@ def fast(encoder, precision="fp32"):
         return encoder
     generator = torch.Generator().manual_seed(0)
     if isinstance(encoder, ImageEncoder):
-        form, exists = FusedResNet, torch.backends.mkldnn.is_available()
+        form, exists = FusedResNet, has_fused_convolutions()
         example = 0.1 * torch.rand(4, 3, 96, 96, generator=generator)
     else:
         form, exists = FourierSpender, has_plain_norms(encoder.net)
@@ -54,6 +55,12 @@ def fast(encoder, precision="fp32"):
         if agree(candidate, encoder, example, tolerance):
             return candidate
     return encoder
+
+
+def has_fused_convolutions():
+    """Whether this PyTorch has oneDNN's operators, which it keeps for its own compiler and may drop."""
+    names = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 @torch.inference_mode()

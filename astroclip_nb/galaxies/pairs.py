@@ -29,6 +29,7 @@ from .hdf5 import indices, open_hdf5, read_rows
 WAVELENGTH = 3600.0 + 0.8 * np.arange(7781)
 BANDS = ("g", "r", "z")
 PIXEL_SCALE = 0.262  # arcsec
+EXTINCTION = {"g": 3.214, "r": 2.165, "z": 1.211}  # A/E(B-V) of the Legacy Surveys (DR9, DECam)
 FORMAT, VERSION = "astroclip-pairs", 1
 DATA = ("image", "spectrum", "ivar")
 NO_COLUMNS = {*DATA, "wavelength", "targetid"}

@@ -1,10 +1,11 @@
 """Self-supervised pre-training of the two encoders, for when no published weights are at hand.
 
 Images: MoCo v2 (Chen et al. 2020) with the survey's augmentations (Stein et al. 2021). Spectra: the autoencoder
-of Spender (Melchior et al. 2023), whose decoder draws a rest-frame spectrum and shifts it to the known redshift.
-Both are modules that ``contrast.fit`` trains, over several processes as in one: each reads its own rows, and the
-queue takes in the keys of all. MoCo v2 keeps batch norms from telling a key by its batch by shuffling keys between
-GPUs; here their statistics are of the whole batch instead (``distributed.share_batch_norms``), many GPUs or one.
+of Spender (Melchior et al. 2023), whose decoder generates a rest-frame spectrum and shifts it to the known
+redshift. ``contrast.fit`` trains both, with the same result in one process or several: each process reads its own
+rows, and the keys of all enter the queue. Batch-norm statistics per GPU would reveal which batch a key came from.
+MoCo v2 prevents this by shuffling keys between GPUs; here the statistics are those of the whole batch
+(``distributed.share_batch_norms``).
 """
 
 import copy
@@ -129,8 +130,9 @@ class SpectrumAutoencoder(nn.Module):
     def forward(self, x, y):
         """Reconstruction and spectrum, both in units of sigma, (B, 7781 / binning)."""
         binning = self.encoder.binning
-        weight = F.avg_pool1d(y[:, None, :-1], binning)[:, 0] * binning
-        observed = F.avg_pool1d(x[:, None], binning)[:, 0]
+        weight, weighted = (F.avg_pool1d(side[:, None], binning)[:, 0] for side in (y[:, :-1], x * y[:, :-1]))
+        observed = weighted / weight.clamp(min=torch.finfo(weight.dtype).tiny)  # the mean that has sum(weight)
+        weight = weight * binning
         return self.reconstruct(x, y[:, -1]) * weight.sqrt(), observed * weight.sqrt()
 
     def loss(self, reconstruction, spectrum):
@@ -141,14 +143,14 @@ class SpectrumAutoencoder(nn.Module):
 def autoencoder_inputs(spectrum, ivar, redshift):
     """What the autoencoder takes: (x, y) from spectra and ivar (N, 7781) and redshift (N,).
 
-    A bin's weight is the inverse variance of the normalised spectrum, ``MODEL_ERROR`` added to its error.
+    A bin's weight is the inverse variance of the normalised spectrum, ``MODEL_ERROR`` added to its error, and 0
+    where the normalised spectrum is clipped, whose error is not that of the flux.
     """
-    valid = ivar > 0
-    flux = torch.where(valid, spectrum, 0.0)
-    count = valid.sum(1, keepdim=True).clamp(min=1)
-    variance = flux.square().sum(1, keepdim=True) / count - (flux.sum(1, keepdim=True) / count).square()
-    weight = ivar * variance / (1 + MODEL_ERROR**2 * ivar * variance)
-    return spectra.normalise(spectrum, ivar), torch.cat([weight, redshift[:, None]], 1)
+    x = spectra.normalise(spectrum, ivar)
+    _, sigma = spectra.moments(spectrum, torch.isfinite(spectrum) & (ivar > 0))
+    known = ivar * sigma.square()
+    weight = torch.where(x.abs() < spectra.CLIP, known / (1 + MODEL_ERROR**2 * known), 0.0)
+    return x, torch.cat([weight, redshift[:, None]], 1)
 
 
 def autoencoder_batches(pairs, rows, batch_size, seed=0):
@@ -232,9 +234,5 @@ def reconstructions(autoencoder, pairs, rows):
     x, _ = autoencoder_inputs(flux, ivar, redshift)
     drawn = autoencoder.eval().reconstruct(x.to(device), redshift.to(device)).cpu().numpy()
     wavelength = autoencoder.instrument.wave_obs.cpu().numpy()
-    result = np.empty(flux.shape, np.float32)
-    for i, model in enumerate(drawn):  # undo the z-score: a straight line from normalised to physical flux
-        good = (ivar[i] > 0).numpy() & (np.abs(x[i].numpy()) < spectra.CLIP)
-        slope, offset = np.polyfit(x[i].numpy()[good], flux[i].numpy()[good], 1)
-        result[i] = offset + slope * np.interp(WAVELENGTH, wavelength, model)
-    return result
+    mean, sigma = (side.numpy() for side in spectra.moments(flux, torch.isfinite(flux) & (ivar > 0)))
+    return mean + sigma * np.stack([np.interp(WAVELENGTH, wavelength, model) for model in drawn]).astype("f4")

@@ -20,7 +20,7 @@ PUBLISHED = {
     ("log_mstar", "cross-modal"): {"original": 0.58, "reproduction": 0.50},
 }
 
-# Which side is fitted and which is asked. Cross-modal: neighbours among spectra of a galaxy seen as an image.
+# (modality of the training gallery, modality of the query). Cross-modal: image queries, neighbours among spectra.
 SIDES = {
     "image": ("image", "image"),
     "spectrum": ("spectrum", "spectrum"),
@@ -323,9 +323,9 @@ def calibration(density, true):
 def redshift_densities(embeddings, logit_scale, counts=(8, 16, 32, 64)):
     """p(z | embedding) of the test split from the training split: {name: `Density`} and the true redshifts (Q,).
 
-    Of each of `SIDES` by its k nearest neighbours, with that k of ``counts`` that has the least CRPS on the
-    validation split. Across by `contrastive_density` too: an image lies in the middle of all the spectra that it
-    allows for, so the nearest ones are too much alike to say how unsure it is.
+    For each of `SIDES`, from the k nearest neighbours, with the k of ``counts`` that minimises the CRPS on the
+    validation split. Cross-modal also by `contrastive_density`: the embedding of an image lies amid those of all
+    the spectra compatible with it, so its nearest neighbours are too similar to reflect the uncertainty.
     """
     train, validation, test = (embeddings.select(name) for name in ("train", "validation", "test"))
     validation, test = (part.select(labelled(_column(part, "redshift"))) for part in (validation, test))

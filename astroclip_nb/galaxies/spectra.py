@@ -9,7 +9,7 @@ import torch
 from ..device import noise
 
 CLIP = 10.0  # standard deviations; sky residuals and cosmic rays beyond tell nothing about a galaxy
-ARM_EDGES = (2700, 4962)  # bins between the b, r and z arms of DESI, at 5760 and 7570 A
+ARM_EDGES = (2725, 4962)  # bins between the b, r and z arms of DESI, in the middle of their overlaps: 5780, 7570 A
 
 
 def normalise(spectrum, ivar=None):
@@ -20,23 +20,35 @@ def normalise(spectrum, ivar=None):
     valid = torch.isfinite(spectrum)
     if ivar is not None:
         valid &= ivar > 0
+    mean, sigma = moments(spectrum, valid)
+    return torch.where(valid, (spectrum.float() - mean) / sigma, 0.0).clamp(-CLIP, CLIP)
+
+
+def moments(spectrum, valid):
+    """Mean and standard deviation of each spectrum (N, L) over the bins marked ``valid``: (N, 1) float32 each."""
     flux = torch.where(valid, spectrum, 0.0).float()
     count = valid.sum(1, keepdim=True).clamp(min=1)
     mean = flux.sum(1, keepdim=True) / count
     residual = torch.where(valid, flux - mean, 0.0)
-    sigma = (residual.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-8)
-    return (residual / sigma).clamp(-CLIP, CLIP)
+    return mean, (residual.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-8)
+
+
+def observed(spectrum, ivar):
+    """Of which spectra (N, L) any bin is valid: (N,) bool. Nothing is known of the others."""
+    return (torch.isfinite(spectrum) & (ivar > 0)).any(1)
 
 
 def estimated_ivar(spectrum):
     """Inverse variance (N, L) for spectra that come without: the scatter between neighbouring bins of each.
 
-    Zero where the flux is not finite or exactly 0, which is how published files fill what was masked.
+    Zero where the flux is not finite or exactly 0, which is how published files fill what was masked, and for a
+    spectrum without two valid neighbours.
     """
-    steps = (spectrum[:, 1:] - spectrum[:, :-1]).nan_to_num()
-    sigma = 1.4826 * steps.abs().median(1, keepdim=True).values / 2**0.5
     valid = torch.isfinite(spectrum) & (spectrum != 0)
-    return torch.where(valid, sigma.clamp(min=1e-8) ** -2, 0.0)
+    steps = (spectrum[:, 1:] - spectrum[:, :-1]).abs()
+    steps = torch.where(valid[:, 1:] & valid[:, :-1], steps, torch.nan)
+    sigma = 1.4826 * steps.nanmedian(1, keepdim=True).values / 2**0.5
+    return torch.where(valid & sigma.isfinite(), sigma.clamp(min=1e-8) ** -2, 0.0)
 
 
 def signal_to_noise(spectrum, ivar):

@@ -123,23 +123,23 @@ def islands(labels, artefact, largest_share=0.05):
 
 
 def outliers(x, k=10):
-    """Loneliness (N,): mean distance of each row of ``x`` (N, D), made unit, to its ``k`` nearest others."""
+    """Isolation (N,): mean distance of each row of x (N, D), at unit length, to its ``k`` nearest neighbours."""
     x = unit(x)
     return nearest(x, x, k, exclude_self=True)[0].mean(1)
 
 
-def outlier_recall(loneliness, truth, percent=1.0):
-    """How many of a rare class ``truth`` (N,) bool are among the ``percent`` loneliest galaxies.
+def outlier_recall(isolation, truth, percent=1.0):
+    """How many of a rare class ``truth`` (N,) bool are among the ``percent`` most isolated galaxies.
 
     Returns dict: n looked at, found, total, expected by chance, enrichment (found / expected), and auc, the
-    chance that one of the class is lonelier than another galaxy (0.5: unrelated; NaN where there is only one
+    chance that one of the class is more isolated than another galaxy (0.5: unrelated; NaN where there is only one
     class).
     """
     from sklearn.metrics import roc_auc_score
 
     truth = np.asarray(truth, bool)
     n = max(1, round(percent / 100 * len(truth)))
-    found = int(truth[np.argsort(-loneliness, kind="stable")[:n]].sum())
+    found = int(truth[np.argsort(-isolation, kind="stable")[:n]].sum())
     total = int(truth.sum())
     expected = n * total / len(truth)
     return {
@@ -148,5 +148,5 @@ def outlier_recall(loneliness, truth, percent=1.0):
         "total": total,
         "expected": expected,
         "enrichment": found / expected if total else float("nan"),
-        "auc": float(roc_auc_score(truth, loneliness)) if 0 < total < len(truth) else float("nan"),
+        "auc": float(roc_auc_score(truth, isolation)) if 0 < total < len(truth) else float("nan"),
     }

@@ -3,13 +3,13 @@
     python -m astroclip_nb.galaxies.survey_encoding shards/*.h5 --towers runs/x/weights/towers --out embeddings
 
 A shard is one HDF5 file with images, spectra or both (see ``survey_shards``). Its embeddings get the shard's name
-in the folder ``--out``, beside ``manifest.json``. The same command, given again, goes on where it was interrupted
-and repeats only what changed: a shard, the towers, or the precision. A shard that fails is tried three times and
-then reported, while the others finish; the exit status is then 1.
+in the folder ``--out``, beside ``manifest.json``. The same command resumes an interrupted job, and re-encodes a
+shard only where the shard, the towers or the precision changed. A shard that fails is tried three times and then
+reported, while the others finish; the exit status is then 1.
 
-Dask does the work. It is 25 MB of Python that start with the command and end with it, where Ray is 200 MB and a
-daemon; it retries what fails and starts a worker that died anew; and dask-jobqueue lets Slurm start the workers,
-whose scheduler's address is all that ``--scheduler`` needs. Shards, towers and ``--out`` have to be seen by all.
+Dask distributes the work: it is 25 MB of Python that starts and ends with the command (Ray is 200 MB and a daemon),
+retries failed tasks and restarts dead workers. On Slurm, dask-jobqueue starts the workers and ``--scheduler`` takes
+the address of their scheduler. Shards, towers and ``--out`` must be on storage that all workers can reach.
 """
 
 import argparse

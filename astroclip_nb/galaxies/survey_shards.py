@@ -8,6 +8,7 @@ Its embeddings are a file that ``astroclip_nb.embeddings`` reads; of the side th
 import functools
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 
 import h5py
@@ -27,6 +28,7 @@ from .inference import fast
 from .pairs import BANDS, DATA, NO_COLUMNS, WAVELENGTH, split_of
 
 SIDES = ("image", "spectrum")
+UNSEEN = {"image": "is not finite, or zero everywhere", "spectrum": "has no valid bin"}
 
 
 def open_shard(path):
@@ -61,8 +63,12 @@ def _check(path, file):
 
 
 def shard_fingerprint(file):
-    """16 hex digits that change with a shard's galaxies, their order, or the data of 32 of them."""
+    """16 hex digits that change with a shard's galaxies, their order, the data of 32 of them, or its date.
+
+    To read the data of all would take as long as a GPU takes to encode them.
+    """
     digest = hashlib.sha256(file["targetid"][:].astype(np.int64).tobytes())
+    digest.update(str(os.stat(file.filename).st_mtime_ns).encode())
     some = np.unique(np.linspace(0, file["targetid"].size - 1, 32).astype(int))
     for name in DATA:
         if name in file:
@@ -126,7 +132,7 @@ def encode_shard(path, output, towers_folder, fingerprint, precision="fp32"):
     """Write the embeddings of the shard ``path`` to ``output``, whole or not at all, a block of 256 at a time.
 
     fingerprint : of the towers; precision : "fp32" or "bf16". Returns the number of galaxies. Raises InputError
-    where the shard is none, the towers are others, or an image is not finite, of which encoders make anything.
+    where the shard is none, the towers are others, an image is not finite or empty, or a spectrum has no valid bin.
     """
     towers = _open_towers(towers_folder, fingerprint, precision)
     with open_shard(path) as shard, replacing(output) as temporary, h5py.File(temporary, "w") as file:
@@ -138,23 +144,27 @@ def encode_shard(path, output, towers_folder, fingerprint, precision="fp32"):
             embeddings = file.create_dataset(side, (n, width), np.float32)
             for start in range(0, n if width else 0, BLOCK):
                 rows = np.arange(start, min(start + BLOCK, n))
-                view = _read_view(side, shard, rows)
-                if not (finite := view.flatten(1).isfinite().all(1).cpu().numpy()).all():
-                    first = file["targetid"][rows[~finite][0]]
-                    raise InputError(f"{path}: the {side} of TARGETID {first} is not finite; mask it or drop it.")
+                view, seen = _read_view(side, shard, rows)
+                if not (seen := seen.cpu().numpy()).all():
+                    first = file["targetid"][rows[~seen][0]]
+                    raise InputError(f"{path}: the {side} of TARGETID {first} {UNSEEN[side]}; mend it or drop it.")
                 embeddings[rows[0] : rows[-1] + 1] = _embed(side, view, towers, precision)
     return n
 
 
 def _read_view(side, shard, rows):
-    """View 0, what is embedded: central crops (B, 3, 96, 96) or normalised spectra (B, 7781)."""
+    """View 0, what is embedded: central crops (B, 3, 96, 96) or normalised spectra (B, 7781); and of which rows
+    anything was observed (B,) bool, since an encoder makes something of nothing too."""
     device = pick_device()
     values = torch.from_numpy(read_rows(shard[side], rows)).to(device).float()
     if side == "image":
-        return images.central_crop(values)
+        crops = images.central_crop(values)
+        return crops, crops.flatten(1).isfinite().all(1) & crops.flatten(1).any(1)
     if "ivar" in shard:
-        return spectra.normalise(values, torch.from_numpy(read_rows(shard["ivar"], rows)).to(device).float())
-    return spectra.normalise(values, spectra.estimated_ivar(values))
+        ivar = torch.from_numpy(read_rows(shard["ivar"], rows)).to(device).float()
+    else:
+        ivar = spectra.estimated_ivar(values)
+    return spectra.normalise(values, ivar), spectra.observed(values, ivar)
 
 
 @torch.inference_mode()

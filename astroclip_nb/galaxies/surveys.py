@@ -8,11 +8,16 @@ import numpy as np
 
 from ..errors import InputError
 from .fits_files import columns_of, data_of, numbers, open_fits
-from .pairs import BANDS, PIXEL_SCALE, WAVELENGTH, create_pairs
+from .pairs import BANDS, EXTINCTION, PIXEL_SCALE, WAVELENGTH, create_pairs
 from .resampling import combine, on_grid, overlap, resample
 
 ARMS = ("B", "R", "Z")
-MAGNITUDES = {"mag_g": "FLUX_G", "mag_r": "FLUX_R", "mag_z": "FLUX_Z", "fibre_mag_r": "FIBERFLUX_R"}
+MAGNITUDES = {  # column -> the flux in FIBERMAP, and its band
+    "mag_g": ("FLUX_G", "g"),
+    "mag_r": ("FLUX_R", "r"),
+    "mag_z": ("FLUX_Z", "z"),
+    "fibre_mag_r": ("FIBERFLUX_R", "r"),
+}
 
 
 def read_spectra(path, redshifts=None):
@@ -43,8 +48,8 @@ def read_desi_coadd(coadd, redrock=None):
 
     The arms share one grid of 0.8 A from 3600 A and overlap; an arm on another grid is resampled. Masked bins
     get ivar 0. Kept are science targets (OBJTYPE TGT) and, with ``redrock``, those with SPECTYPE GALAXY and
-    ZWARN 0. Further columns, where FIBERMAP has them: ebv, and mag_g, mag_r, mag_z (total), fibre_mag_r, AB
-    without correction for extinction. Data model: https://desidatamodel.readthedocs.io.
+    ZWARN 0. Further columns, where FIBERMAP has E(B-V): ebv, and mag_g, mag_r, mag_z (total), fibre_mag_r, AB
+    corrected for the extinction of the Milky Way. Data model: https://desidatamodel.readthedocs.io.
     """
     with open_fits(coadd) as file:
         fibermap = data_of(coadd, file, "FIBERMAP")
@@ -56,10 +61,11 @@ def read_desi_coadd(coadd, redrock=None):
     spectrum, ivar = combine(wavelength, flux, ivar)
     catalogue = {}
     if "EBV" in fibermap.names:
-        catalogue["ebv"] = numbers(coadd, fibermap, "EBV").astype(np.float32)
-    for name, column in MAGNITUDES.items():
-        if column in fibermap.names:
-            catalogue[name] = _magnitude(numbers(coadd, fibermap, column))
+        ebv = numbers(coadd, fibermap, "EBV")
+        catalogue["ebv"] = ebv.astype(np.float32)
+        for name, (column, band) in MAGNITUDES.items():
+            if column in fibermap.names:
+                catalogue[name] = _magnitude(numbers(coadd, fibermap, column), EXTINCTION[band] * ebv)
     science = fibermap["OBJTYPE"] == "TGT" if "OBJTYPE" in fibermap.names else targetid > 0
     spectra = {"targetid": targetid, "spectrum": spectrum, "ivar": ivar, **catalogue}
     return _galaxies(coadd, {name: values[science] for name, values in spectra.items()}, redrock)
@@ -239,9 +245,10 @@ def _resample(path, *spectra):
         raise InputError(f"{path}: {error}") from None
 
 
-def _magnitude(nanomaggies):
-    """AB magnitudes (N,) float32, NaN where the flux is not positive."""
-    return (22.5 - 2.5 * np.log10(np.where(nanomaggies > 0, nanomaggies, np.nan))).astype(np.float32)
+def _magnitude(nanomaggies, extinction):
+    """AB magnitudes (N,) float32 without ``extinction`` (N,), NaN where the flux is not positive."""
+    flux = np.where(nanomaggies > 0, nanomaggies, np.nan)
+    return (22.5 - 2.5 * np.log10(flux) - extinction).astype(np.float32)
 
 
 def _warn_not_finite(path, flux):

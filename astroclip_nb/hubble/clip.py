@@ -31,7 +31,7 @@ class ClipTowers:
     """Both towers of a CLIP checkpoint: how to build the model, cut images and turn captions into tokens."""
 
     base = "base"
-    learning_rate = 1e-5  # PAPERCLIP's; what trains towers from nothing makes CLIP forget what it knows
+    learning_rate = 1e-5  # PAPERCLIP's; what trains towers from scratch makes CLIP forget what it knows
 
     def __init__(self, checkpoint, architecture="ViT-B-16-quickgelu", sha256=""):
         self.config = architecture_config(architecture)

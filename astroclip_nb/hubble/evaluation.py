@@ -60,9 +60,9 @@ def chance_scores(proposal):
 def oracle_scores(kind, proposal):
     """Expected scores of an oracle that knows the kind of every image and caption, and nothing else.
 
-    kind, proposal : (n,). It puts the captions of the right kind first, in random order: what exceeds it is
-    evidence that more than the kind was learned. As for a model, equal captions share their places, so that only
-    an image which has its proposal to itself can be first.
+    kind, proposal : (n,). It ranks the captions of the right kind first, in random order: a score above it shows
+    that more than the kind was learned. As for a model, identical captions share their rank, so only the image of a
+    proposal with a single image can be first.
     """
     _, first, of_image, images = np.unique(proposal, return_index=True, return_inverse=True, return_counts=True)
     found = {}
@@ -89,11 +89,11 @@ def score_table(pairs, kind, proposal, observations):
 
 
 def tfidf_vectors(corpus, *groups):
-    """TF-IDF vectors of groups of texts, dense (n, V) each, with the vocabulary of ``corpus``."""
+    """TF-IDF vectors of groups of texts, sparse (n, V) each, with the vocabulary of ``corpus``."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True, max_features=5000).fit(corpus)
-    return [vectorizer.transform(texts).toarray() for texts in groups]
+    return [vectorizer.transform(texts) for texts in groups]
 
 
 def tfidf_scores(observations, proposals):
@@ -103,9 +103,9 @@ def tfidf_scores(observations, proposals):
     """
     abstracts, summaries = observations.captions("abstract"), observations.captions("summary")
     a, b = tfidf_vectors(abstracts, [abstracts[i] for i in proposals], [summaries[i] for i in proposals])
-    known = (a.any(1)) & (b.any(1))
+    known = (a.getnnz(1) > 0) & (b.getnnz(1) > 0)
     rank = np.full(len(proposals), float(len(proposals)))
-    rank[known] = ranks(a[known], b[known])
+    rank[known] = ranks(a[known].toarray(), b[known].toarray())
     return {"proposal": scores_of_ranks(rank, len(proposals))}
 
 
@@ -151,7 +151,7 @@ def order_by_tfidf(queries, observations, proposal):
     """
     abstracts = observations.captions("abstract")
     texts, wanted = tfidf_vectors(abstracts, abstracts, list(queries))
-    similarity = wanted @ texts[proposal].T
+    similarity = (wanted @ texts.T).toarray()[:, proposal]
     return one_per_proposal(np.argsort(-similarity, axis=1, kind="stable"), proposal)
 
 

@@ -47,14 +47,14 @@ def _show(axis, image):
 
 
 def gallery(images, titles, columns, simulated):
-    """Images (n, S, S) with a title of up to two lines each."""
+    """Images (n, S, S) with a title of up to three lines each."""
     rows = -(-len(images) // columns)
-    figure, axes = _subplots(rows, columns, height=rows * (PAGE_WIDTH / columns + 0.3), squeeze=False)
+    figure, axes = _subplots(rows, columns, height=rows * (PAGE_WIDTH / columns + 0.38), squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
         _show(axis, image)
-        axis.set_title(textwrap.fill(title, 17), fontsize=SMALL, loc="center", pad=2)
+        axis.set_title(textwrap.fill(title, 13, break_long_words=False), fontsize=SMALL, loc="center", pad=2)
     return _stamp(figure, simulated)
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..paths import replacing
+from ..splits import SPLITS, split_of
 from .proposals import Proposal
 
 FORMAT, VERSION = "astroclip-observations", 1
@@ -105,6 +106,12 @@ class Observations:
     def kind(self):
         """True kind of each proposal, (P,) str; "" where it is not simulated."""
         return np.array([proposal.truth.get("kind", "") for proposal in self.proposals])
+
+    @property
+    def split_sizes(self):
+        """How many proposals each split holds: dict of "train", "validation", "test"."""
+        split = split_of(self.id)
+        return {part: int((split == part).sum()) for part in SPLITS}
 
     def captions(self, text="summary"):
         """Caption of each proposal, a list of P strings."""

@@ -40,9 +40,9 @@ class Variant:
 class Recipe:
     """How every variant is trained.
 
-    part_share : probability of a caption to be cut to one of its parts (`Proposal.parts`), so that a short text is
-    no stranger later; 0 in PAPERCLIP. schedule : "warmup" rises to the rate and stays, as in PAPERCLIP; "cosine"
-    then falls to zero.
+    part_share : probability that a caption is cut to one of its parts (`Proposal.parts`), so that short queries are
+    not out of distribution; 0 in PAPERCLIP. schedule : "warmup" is linear, then constant, as in PAPERCLIP; "cosine"
+    decays to zero after the warm-up.
     """
 
     epochs: int

@@ -49,8 +49,8 @@ def render(galaxy, flux, rng, *, artefact="", neighbours=True, noise=True):
     fwhm = draw_seeing(rng)
     image = observe(grid, scene, fwhm)
     sigma = background_sigma(DEPTH + rng.normal(0, DEPTH_SCATTER, 3), fwhm)
-    if noise:
-        image = add_noise(image, sigma, rng)
+    noisy = add_noise(image, sigma, rng)  # drawn in any case, or an artefact would get other random numbers
+    image = noisy if noise else image
     if artefact:
         image = artefacts.add(image, artefact, sigma, fwhm / PIXEL_SCALE, rng)
     return image, fibre

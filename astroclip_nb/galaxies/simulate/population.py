@@ -16,7 +16,9 @@ REDSHIFT_LIMITS = (0.01, 0.6)
 # surface brightness between the first and the second (BGS Faint).
 BGS_BRIGHT, BGS_FAINT = 19.5, 20.175  # r magnitudes
 BRIGHTEST_R = 13.5
-HEAVIER = 0.13  # dex
+HEAVIER = 0.07  # dex
+LIBRARY_DISPERSION = 60.0  # km/s, of the MILES library (2.5 A FWHM; Falcon-Barroso et al. 2011) near 5500 A
+LEAST_DISPERSION = np.hypot(LIBRARY_DISPERSION, 20)  # km/s, with a little of the galaxy's own
 
 
 def draw_galaxies(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -53,7 +55,7 @@ def mass_function(log_mass):
     """Galaxies per Mpc3 and dex: the double Schechter function of Baldry et al. (2012), at heavier masses.
 
     Stars here are older than the fits behind it have them, and so heavier for their light. The shift is the
-    one that gives the number of galaxies to r = 19.5 that are there: 860 per square degree (Hahn et al.
+    one that gives the number of galaxies to r = 19.5 that are there: 864 per square degree (Hahn et al.
     2023).
     """
     x = 10 ** (log_mass - 10.66 - HEAVIER)
@@ -172,7 +174,8 @@ def kinematics(log_mass, galaxy_type, rng):
     stars = 10 ** (np.where(galaxy_type == b"quiescent", early, late) + rng.normal(0, 0.08, n))
     stars = np.clip(stars, 40, 400)
     gas = np.clip(stars * 10 ** rng.normal(-0.1, 0.1, n), 35, 300)
-    return {"velocity_dispersion": stars, "gas_dispersion": gas}
+    # No spectrum is sharper than the library of stars is, and its label is what it has.
+    return {"velocity_dispersion": np.maximum(stars, LEAST_DISPERSION), "gas_dispersion": gas}
 
 
 def ionisation(log_mass, rng):

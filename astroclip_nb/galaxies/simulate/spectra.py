@@ -8,10 +8,9 @@ from scipy.special import erf
 from ..pairs import WAVELENGTH
 from .instrument import PIXEL, RESOLUTION
 from .lines import IS_BROAD, LINE_WAVELENGTH
+from .population import LEAST_DISPERSION, LIBRARY_DISPERSION
 from .stars import component_spectra, sphere
 from .tables import PIXEL_VELOCITY, SOLAR_LUMINOSITY, SPEED_OF_LIGHT, milky_way_attenuation, tables
-
-LIBRARY_DISPERSION = 60.0  # km/s, of the MILES library (2.5 A FWHM; Falcon-Barroso et al. 2011) near 5500 A
 
 
 def fibre_spectra(galaxies, fibre_fraction):
@@ -38,9 +37,10 @@ def broaden(spectra, dispersion):
     """Rest-frame ``spectra`` (n, n_lambda) broadened to ``dispersion`` (n,) km/s: Gaussians, by FFT.
 
     The wavelengths are logarithmic, so that a velocity is a number of pixels everywhere. The library's own
-    dispersion counts.
+    dispersion counts, so no spectrum comes out sharper than ``population.LEAST_DISPERSION``.
     """
-    extra = np.sqrt(np.maximum(dispersion**2 - LIBRARY_DISPERSION**2, 20.0**2)) / PIXEL_VELOCITY
+    dispersion = np.maximum(dispersion, LEAST_DISPERSION)
+    extra = np.sqrt(dispersion**2 - LIBRARY_DISPERSION**2) / PIXEL_VELOCITY
     n = spectra.shape[1]
     length = fft.next_fast_len(n + 100, real=True)  # 100 pixels of edge keep the two ends apart
     padded = np.pad(spectra, ((0, 0), (0, length - n)), mode="edge")

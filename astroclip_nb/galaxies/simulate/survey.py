@@ -7,6 +7,7 @@ any of them.
 
 import numpy as np
 
+from ..pairs import BANDS, EXTINCTION
 from . import artefacts, images
 from .histories import is_passive
 from .instrument import observe
@@ -20,7 +21,7 @@ POINT_SOURCE = 0.79  # of a star's light is inside 1.5 arcsec in 1 arcsec seeing
 # BGS Faint (Hahn et al. 2023, section 4): fibre magnitudes in r below the first limit, or below the second where a
 # colour promises emission lines. More galaxies pass here than DESI's 533 per square degree: the share that is kept.
 FAINT_FIBRE, FAINT_FIBRE_LINES = 20.75, 21.5
-FAINT_KEPT = 0.75
+FAINT_KEPT = 0.69
 LARGEST_SEED = 2**22 - 1
 POPULATION, IMAGE, NOISE = range(3)  # what a generator is for
 
@@ -67,7 +68,7 @@ def draw_block(seed: int, block: int) -> dict[str, np.ndarray]:
 
 def is_target(galaxies, rng):
     """Whether DESI's Bright Galaxy Survey would observe each galaxy, (n,) bool: in BGS Bright or BGS Faint."""
-    r = magnitude(galaxies["flux"].sum(axis=1)[:, 1])
+    r = magnitude(galaxies["flux"].sum(axis=1)[:, 1], "r", galaxies["ebv"])
     limit = np.where(is_passive(galaxies["galaxy_type"]), FAINT_FIBRE, FAINT_FIBRE_LINES)
     compact = (expected_fibre_magnitude(galaxies) < limit) & (rng.random(len(r)) < FAINT_KEPT)
     return (r > BRIGHTEST_R) & ((r < BGS_BRIGHT) | (r < BGS_FAINT) & compact)
@@ -81,12 +82,13 @@ def expected_fibre_magnitude(galaxies):
     flux = galaxies["flux"][:, :, 1]
     bulge = 1 / (1 + (galaxies["bulge_re"] / 0.77) ** 1.15)
     disc = 1 / (1 + (galaxies["disc_re"] * np.sqrt(galaxies["disc_q"]) / 0.735) ** 1.57)
-    return magnitude(POINT_SOURCE * (flux[:, 0] * bulge + flux[:, 1:].sum(axis=1) * disc))
+    in_fibre = POINT_SOURCE * (flux[:, 0] * bulge + flux[:, 1:].sum(axis=1) * disc)
+    return magnitude(in_fibre, "r", galaxies["ebv"])
 
 
-def magnitude(nanomaggies):
-    """AB magnitude of a flux in nanomaggies."""
-    return 22.5 - 2.5 * np.log10(nanomaggies)
+def magnitude(nanomaggies, band, ebv):
+    """AB magnitude of a flux behind the Milky Way's dust, corrected for that dust, as DESI selects its targets."""
+    return 22.5 - 2.5 * np.log10(nanomaggies) - EXTINCTION[band] * ebv
 
 
 def target_ids(seed: int, index: np.ndarray) -> np.ndarray:
@@ -137,8 +139,9 @@ def catalogue(galaxies, fibre_fraction):
     in_fibre = POINT_SOURCE * (fibre_fraction * galaxies["flux"][:, :, 1]).sum(axis=1)
     bulge = galaxies["bulge_fraction"]
     columns = {name: galaxies[name] for name in CATALOGUE if name in galaxies}
-    columns |= {f"mag_{band}": magnitude(total[:, i]) for i, band in enumerate("grz")}
-    columns["fibre_mag_r"] = magnitude(in_fibre)
+    ebv = galaxies["ebv"]
+    columns |= {f"mag_{band}": magnitude(total[:, i], band, ebv) for i, band in enumerate(BANDS)}
+    columns["fibre_mag_r"] = magnitude(in_fibre, "r", ebv)
     columns["log_ssfr"] = galaxies["log_sfr"] - galaxies["log_mstar_true"]
     columns["stellar_metallicity"] = (
         bulge * galaxies["bulge_metallicity"] + (1 - bulge) * galaxies["disc_metallicity"]
