@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
 from .device import autocast, pick_device
-from .distributed import average_gradients, gather, mean_over_processes, rank, share
+from .distributed import average_gradients, gather, mean_over_processes, rank
 from .errors import InputError
 from .paths import replacing
 
@@ -172,12 +172,12 @@ class Schedule:
 
 
 def train_epoch(model, batches, optimizer, schedule, precision="fp32"):
-    """One pass over ``batches`` of (x, y), each shared out over the processes; returns the mean training loss."""
+    """One pass over ``batches`` of (x, y), this process's rows of each; returns the mean training loss."""
     device = next(model.parameters()).device
     total, count = 0.0, 0
     model.train()
     for x, y in batches:
-        x, y = (share(batch).to(device, non_blocking=True) for batch in (x, y))
+        x, y = (side.to(device, non_blocking=True) for side in (x, y))
         with autocast(device, precision):
             a, b = model(x, y)
         loss = model.loss(a, b)  # outside: under autocast its cosines would be bf16
@@ -197,13 +197,15 @@ def train_epoch(model, batches, optimizer, schedule, precision="fp32"):
 def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", progress=True, label="training"):
     """Train ``model`` and keep the weights of the epoch with the least validation loss.
 
-    batches(epoch) gives that epoch's (x, y) batches; validate(model) gives {"validation_loss": ..., more}.
-    Writes into ``folder``: metrics.csv (a row per epoch), config.json, best.pt (weights) and last.pt (all that
-    is needed to go on). A run that was interrupted resumes from last.pt and a finished one is not repeated,
-    provided that ``config``, ``data_id`` (what was trained on) and the model before its first step are the same;
-    otherwise it starts anew. Where weights are no longer finite training ends, with a warning; an epoch whose
-    validation loss is not finite is never the best, and InputError is raised where no epoch's is.
-    Under ``torchrun`` (see ``distributed``) the processes share every batch, and the first of them writes.
+    batches(epoch) gives that epoch's (x, y) batches, each process its own rows of them (`distributed.share`);
+    validate(model) gives {"validation_loss": ..., more}. Writes into ``folder``: metrics.csv (a row per epoch),
+    config.json, best.pt (weights) and last.pt (all that is needed to go on).
+
+    A run that was interrupted resumes from last.pt and a finished one is not repeated, provided that ``config``,
+    ``data_id`` (what was trained on) and the model before its first step are the same; otherwise it starts anew.
+    Where weights are no longer finite training ends, with a warning; an epoch whose validation loss is not finite
+    is never the best, and InputError is raised where no epoch's is. Under ``torchrun`` the first process writes.
+
     Returns the history, a list of dicts; the model is left on its best weights, in eval mode.
     """
     if config.epochs < 1:
@@ -214,34 +216,20 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     optimizer = make_optimizer(model, config)
     schedule = Schedule(optimizer, config)
     identity = {**asdict(config), "data_id": data_id, "start": _start_of(model)}
-    state = _load_state(folder / "last.pt", identity)
-    history, best, saved = [], None, time.monotonic()
-    if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        history, best = state["history"], state["best"]
-
+    history, best = _resume(folder / "last.pt", identity, model, optimizer, schedule)
+    saved = time.monotonic()
     epochs = range(len(history), config.epochs)
     bar = tqdm(
         epochs, desc=label, initial=len(history), total=config.epochs, disable=not progress or rank(), unit="epoch"
     )
     for epoch in bar:
-        # So that a resumed run draws the same dropout, and no two processes of one run do.
-        torch.manual_seed(config.seed * 100_003 + epoch + 10**9 * rank())
-        rate = optimizer.param_groups[0]["lr"]
-        train_loss = train_epoch(model, batches(epoch), optimizer, schedule, config.precision)
-        if not all(weight.isfinite().all() for weight in model.parameters()):
-            break  # and they never will be again
-        model.eval()
-        with torch.inference_mode():
-            # One number for all processes, which set their learning rates and choose the best epoch by it.
-            measured = {name: mean_over_processes(float(value)) for name, value in validate(model).items()}
-        schedule.after_epoch(measured["validation_loss"])
-        history.append({"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, **measured})
-        if best_epoch(history) is history[-1]:
+        row = _one_epoch(model, batches, validate, optimizer, schedule, config, epoch)
+        if row is None:
+            break
+        history.append(row)
+        if best_epoch(history) is row:
             best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        bar.set_postfix(train=f"{train_loss:.3f}", validation=f"{measured['validation_loss']:.3f}")
+        bar.set_postfix(train=f"{row['train_loss']:.3f}", validation=f"{row['validation_loss']:.3f}")
         if rank() > 0:
             continue
         write_history(history, folder / "metrics.csv")
@@ -265,6 +253,33 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     model.load_state_dict(best)
     model.eval()
     return history
+
+
+def _one_epoch(model, batches, validate, optimizer, schedule, config, epoch):
+    """Train for one epoch and validate: its row of the history; None where weights are no longer finite."""
+    # So that a resumed run draws the same dropout, and no two processes of one run do.
+    torch.manual_seed(config.seed * 100_003 + epoch + 10**9 * rank())
+    rate = optimizer.param_groups[0]["lr"]
+    train_loss = train_epoch(model, batches(epoch), optimizer, schedule, config.precision)
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        return None
+    model.eval()
+    with torch.inference_mode():
+        # One number for all processes, which set their learning rates and choose the best epoch by it.
+        measured = {name: mean_over_processes(float(value)) for name, value in validate(model).items()}
+    schedule.after_epoch(measured["validation_loss"])
+    return {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, **measured}
+
+
+def _resume(path, identity, model, optimizer, schedule):
+    """Bring model, optimizer and schedule to where the run of this identity stopped: (history, best weights)."""
+    state = _load_state(path, identity)
+    if state is None:
+        return [], None
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    return state["history"], state["best"]
 
 
 def best_epoch(history):

@@ -83,22 +83,11 @@ class _Gather(torch.autograd.Function):
         return share(gradient)
 
 
-class Own(torch.Tensor):
-    """Rows of a batch that this process has made for itself alone, marked by ``own``."""
-
-
-def own(rows):
-    """Mark rows (B, ...) as this process's own, for ``share`` to leave them whole."""
-    return rows.as_subclass(Own) if started() else rows
-
-
 def share(batch):
     """This process's rows of a batch (B, ...) that every process has made alike; B rounded down to what divides.
 
-    A batch is cheap to share where it is row numbers: each process then reads its own rows, and marks them ``own``.
+    Best of row numbers, so that each process reads and makes its own rows alone.
     """
-    if isinstance(batch, Own):
-        return batch.as_subclass(torch.Tensor)
     if not started():
         return batch
     size = len(batch) // dist.get_world_size()

@@ -18,7 +18,7 @@ import requests
 from PIL import Image
 from urllib3 import HTTPResponse
 
-from astroclip_nb.hubble.mast import fetch_previews, find_previews, verify
+from astroclip_nb.hubble.mast import chosen_files, fetch_previews, find_previews, verify
 from astroclip_nb.hubble.observations import Observations, from_previews
 from astroclip_nb.hubble.proposals import Proposal
 
@@ -203,6 +203,20 @@ def test_fetch_once_and_mend_what_was_altered(serve, tmp_path, capsys):
     mending = serve()
     assert fetch(tmp_path) == [] and mending.fetched == [WFC_URI]
     assert altered.read_bytes() == image() and verify(tmp_path / "8880") == []
+
+
+def test_another_choice_is_fetched_and_only_it_is_used(serve, tmp_path):
+    serve()
+    assert fetch(tmp_path, max_images=1) == []
+    fewer = serve()
+    assert fetch(tmp_path, max_images=1) == [] and not fewer.asked
+    more = serve()
+    assert fetch(tmp_path, max_images=2) == [] and len(more.fetched) == 1
+    assert len(chosen_files(tmp_path / "8880")) == 2
+    assert fetch(tmp_path, max_images=1) == []
+    assert len(list((tmp_path / "8880").glob("*.jpg"))) == 2 and len(chosen_files(tmp_path / "8880")) == 1
+    from_previews(tmp_path / "o.h5", PROPOSALS[:1], tmp_path, 64, progress=False)
+    assert len(Observations(tmp_path / "o.h5")) == 1
 
 
 @pytest.mark.parametrize("damaged", ["", "[]", '{"files": {"a.jpg": 3}}', "{"])

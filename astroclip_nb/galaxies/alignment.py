@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import first_then_others, own, seeded_parts, share, share_batch_norms
+from ..distributed import first_then_others, seeded_parts, share, share_batch_norms
 from ..embeddings import Embeddings
 from ..errors import InputError
 from . import images, spectra
@@ -116,7 +116,7 @@ def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False, degrade=True):
                 seen = flux[some], ivar[some]
                 seen = spectra.degrade(*seen, generator) if degrade else seen
                 parts.append((views, spectra.normalise(*seen)))
-            yield tuple(own(torch.cat(side)) for side in zip(*parts, strict=True))
+            yield tuple(torch.cat(side) for side in zip(*parts, strict=True))
 
     return batches
 

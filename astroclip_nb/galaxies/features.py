@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from ..device import autocast, pick_device
-from ..distributed import own, share
+from ..distributed import share
 from ..errors import InputError
 from . import images, spectra
 from .checkpoints import fingerprint_of
@@ -214,7 +214,7 @@ class CachedBatches:
     def _views(array, rows, rng):
         views = array.shape[1]
         chosen = rng.integers(1, views, len(rows)) if views > 1 else np.zeros(len(rows), int)
-        return own(torch.from_numpy(array[share(rows), share(chosen)]).float())
+        return torch.from_numpy(array[share(rows), share(chosen)]).float()
 
 
 def fixed_batches(rows, batch_size, seed=0):

@@ -17,7 +17,7 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import gather, own, seeded_parts, share, share_batch_norms
+from ..distributed import gather, seeded_parts, share, share_batch_norms
 from ..errors import InputError
 from . import images, spectra
 from .alignment import read_ivar
@@ -98,7 +98,7 @@ def moco_batches(pairs, rows, batch_size, seed=0, with_blur=True):
                 [images.survey_views(crops[some], generator, with_blur=with_blur) for _ in range(2)]
                 for some, generator in seeded_parts(places, seed, epoch)
             ]
-            yield tuple(own(torch.cat(views)) for views in zip(*parts, strict=True))
+            yield tuple(torch.cat(views) for views in zip(*parts, strict=True))
 
     return batches
 
@@ -164,14 +164,14 @@ def autoencoder_batches(pairs, rows, batch_size, seed=0):
         for start in range(0, len(order) - size + 1, size):
             some = share(order[start : start + size])
             flux = torch.from_numpy(pairs.read("spectrum", some)).to(device).float()
-            yield tuple(map(own, autoencoder_inputs(flux, read_ivar(pairs, some, flux), redshift[some])))
+            yield autoencoder_inputs(flux, read_ivar(pairs, some, flux), redshift[some])
 
     return batches
 
 
 def pretrain(model, batches, validation, config, folder, **options):
     """Train a MoCo or SpectrumAutoencoder; ``validation`` are fixed batches of the same kind. The history."""
-    held_out = [tuple(share(side).cpu() for side in batch) for batch in validation]  # of GB: no burden for a GPU
+    held_out = [tuple(side.cpu() for side in batch) for batch in validation]  # of GB: no burden for a GPU
 
     def validate(trained):
         device = next(trained.parameters()).device

@@ -90,6 +90,17 @@ def errors_with_noise(flux, ivar, redshift, predict, levels, draws=8, seed=0):
     return found
 
 
+def error_summary(error):
+    """Median, largest and share within 0.05 of redshift errors |dz| / (1 + z) (N,); None where there are none."""
+    if not len(error):
+        return {"median_error": None, "largest_error": None, "within_0.05": None}
+    return {
+        "median_error": float(np.median(error)),
+        "largest_error": float(error.max()),
+        "within_0.05": float(np.mean(error <= 0.05)),
+    }
+
+
 def scores(true, predicted, quantity="", bootstrap=500, seed=0):
     """How well ``predicted`` (N,) meets ``true`` (N,), NaN truths left out; a dict of plain numbers.
 

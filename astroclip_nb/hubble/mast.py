@@ -43,14 +43,16 @@ def find_previews(archive, proposal_id):
 def fetch_proposal(archive, proposal_id, folder, max_images, seed, pause):
     """Fetch up to ``max_images`` previews of a proposal into its folder, drawn without replacement.
 
-    A manifest with URIs and SHA-256 hashes is written last, so a folder with one is complete; files that are
+    A manifest with URIs and SHA-256 hashes is written last, so a folder with one is complete, for that choice of
+    ``max_images`` and ``seed``; another choice is fetched anew. Files that are
     there already are not fetched again, unless their bytes are no longer those of the manifest. Returns a
     sentence on each failure; then no manifest is written, and the next call tries again what is missing.
     """
     folder, failures, hashes = Path(folder) / str(proposal_id), [], {}
+    choice = {"max_images": max_images, "seed": seed}
     if (folder / MANIFEST).exists():
         altered = verify(folder)
-        if not altered:
+        if not altered and choice.items() <= json.loads((folder / MANIFEST).read_text()).items():
             return []
         for path in altered:
             path.unlink(missing_ok=True)
@@ -68,8 +70,9 @@ def fetch_proposal(archive, proposal_id, folder, max_images, seed, pause):
                 continue
         hashes[path.name] = {"uri": uri, "sha256": _sha256(path)}
     if not failures:
+        manifest = {"proposal_id": int(proposal_id), **choice, "files": hashes}
         with replacing(folder / MANIFEST) as temporary:
-            temporary.write_text(json.dumps({"proposal_id": int(proposal_id), "files": hashes}, indent=1) + "\n")
+            temporary.write_text(json.dumps(manifest, indent=1) + "\n")
     return failures
 
 
@@ -108,14 +111,28 @@ def fetch_previews(proposals, folder, *, max_images=20, seed=0, pause=1.0, progr
     return failures
 
 
+def chosen_files(folder):
+    """The files of a proposal's folder that its manifest names, in order; None without a sound manifest."""
+    hashes = _hashes(folder)
+    return None if hashes is None else sorted(folder / name for name in hashes)
+
+
 def verify(folder):
     """Files of a proposal's folder whose bytes are not those of its manifest; itself, where it is damaged."""
-    try:
-        hashes = {n: entry["sha256"] for n, entry in json.loads((folder / MANIFEST).read_text())["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or another
+    hashes = _hashes(folder)
+    if hashes is None:
         return [folder / MANIFEST]
     paths = {folder / name: sha256 for name, sha256 in hashes.items()}
     return [path for path, sha256 in paths.items() if not path.exists() or _sha256(path) != sha256]
+
+
+def _hashes(folder):
+    """{file: SHA-256} of a proposal's manifest; None where there is none, or it is damaged."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+        return {name: entry["sha256"] for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, no JSON, or another
+        return None
 
 
 def _sha256(path):

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..paths import replacing
 from ..splits import SPLITS, split_of
+from .mast import chosen_files
 from .proposals import Proposal
 
 FORMAT, VERSION = "astroclip-observations", 1
@@ -181,8 +182,9 @@ def _write_table(group, proposals):
 def from_previews(path, proposals, folder, size=512, progress=True):
     """Write an observations file from a folder of previews, ``<folder>/<proposal ID>/<name>.jpg`` (jpeg, png).
 
-    An image that does not decode and a proposal without images are left out; returns a sentence on each. Raises
-    InputError where no proposal has a folder.
+    Of a folder that ``mast.fetch_previews`` filled, those of its last choice, which its manifest names. An image
+    that does not decode and a proposal without images are left out; returns a sentence on each. Raises InputError
+    where no proposal has a folder.
     """
     folder, problems = Path(folder), []
     if not any((folder / str(proposal.id)).is_dir() for proposal in proposals):
@@ -193,7 +195,9 @@ def from_previews(path, proposals, folder, size=512, progress=True):
 
     def previews():
         for proposal in tqdm(proposals, desc="previews", disable=not progress):
-            files = sorted((folder / str(proposal.id)).glob("*"))
+            of_proposal = folder / str(proposal.id)
+            files = chosen_files(of_proposal)
+            files = sorted(of_proposal.glob("*")) if files is None else files
             for file in [file for file in files if file.suffix.lower() in IMAGE_FILES]:
                 try:
                     yield proposal.id, square_preview(file, size)

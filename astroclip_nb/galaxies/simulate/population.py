@@ -8,7 +8,7 @@ import numpy as np
 
 from .histories import formed_masses, is_passive, recent_star_formation
 from .structure import draw_structure
-from .tables import tables
+from .tables import MEGAPARSEC, tables
 
 MASS_LIMITS = (7.5, 12.1)
 REDSHIFT_LIMITS = (0.01, 0.6)
@@ -70,7 +70,7 @@ def mass_and_redshift(n, rng):
     """
     table = tables()
     log_mass = np.linspace(*MASS_LIMITS, 185)
-    distance_modulus = 5 * np.log10(table.luminosity_distance / 3.0857e19)
+    distance_modulus = 5 * np.log10(table.luminosity_distance / (1e-5 * MEGAPARSEC))  # to 10 pc
     solar_r = 4.65  # absolute AB magnitude of the Sun in r (Willmer 2018)
     brightest = BGS_FAINT - distance_modulus - table.redshift  # with the K-correction of a blue galaxy
     least = np.log10(0.22) - 0.4 * (brightest - solar_r)
