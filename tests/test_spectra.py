@@ -89,7 +89,11 @@ def test_degrading_masks_ranges_and_sometimes_an_arm():
     masked = (out == 0).float().mean(1)
     b, r = spectra.ARM_EDGES
     arm_gone = torch.stack([(out[:, s] == 0).all(1) for s in (slice(0, b), slice(b, r), slice(r, None))]).any(0)
-    assert 0.05 < arm_gone.float().mean() < 0.16 and 0.2 < (masked == 0).float().mean() < 0.5
+    assert 0.05 < arm_gone.float().mean() < 0.16 and 0.15 < (masked == 0).float().mean() < 0.4
+    narrow = ((out[:, :50] == 0).all(1) & (out[:, -50:] == 0).all(1)).float().mean()
+    assert 0.15 < narrow < 0.35
+    first, last = spectra.NARROWEST
+    assert (out[:, first:last] > 0).any(1).all()
 
 
 def test_degrading_repeats_with_its_seed():

@@ -9,6 +9,7 @@ import torch
 from ..device import noise
 
 CLIP = 10.0  # standard deviations; sky residuals and cosmic rays beyond tell nothing about a galaxy
+NARROWEST = (1125, 5750)  # bins at 4500 and 8200 A, between which every spectrograph is taken to see
 ARM_EDGES = (2725, 4962)  # bins between the b, r and z arms of DESI, in the middle of their overlaps: 5780, 7570 A
 
 
@@ -71,8 +72,9 @@ def degrade(spectrum, ivar, generator):
     More noise (half of them, at most until the mean signal is one sigma: in a survey noise goes with distance, and
     a tower that never saw a near galaxy through clouds would take it for a far one); a smooth calibration error of
     some 15 %; steps between the arms of 2 %, and of 12 % in every other spectrum, as where an arm's fibre or flux
-    standard was off; up to three masked ranges of up to 480 A; and in one of ten a whole arm missing. Real spectra
-    have all of these, and towers trained without them trip over the first.
+    standard was off; up to three masked ranges of up to 480 A; in one of ten a whole arm missing; and in one of
+    four both ends, as of another spectrograph, up to 4500 A and from 8200 A on. Real spectra have all of these, and
+    towers trained without them trip over the first.
     """
     n, length = spectrum.shape
     device = spectrum.device  # the generator is one of the CPU
@@ -101,4 +103,7 @@ def degrade(spectrum, ivar, generator):
         kept &= ~(used[:, None] & (bins >= start) & (bins < start + width))
     missing_arm = torch.where(uniform(1) < 0.1, (3 * uniform(1)).long(), -1)
     kept &= arm != missing_arm
+    narrow = uniform(1) < 0.25
+    kept &= bins >= narrow * uniform(1) * NARROWEST[0]
+    kept &= bins < length - narrow * uniform(1) * (length - NARROWEST[1])
     return flux * gain, torch.where(kept, ivar.float() / (more * gain).square(), 0.0)
