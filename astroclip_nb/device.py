@@ -17,7 +17,7 @@ def multiplies_bf16():
     import torch
 
     known = torch.cpu.get_capabilities()
-    return bool(known.get("avx512_bf16") or known.get("amx_tile"))
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def autocast(device, precision):

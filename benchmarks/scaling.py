@@ -8,6 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
+from astroclip_nb.tables import markdown_table
+
 HERE = Path(__file__).parent
 PAGE, MARKS = HERE / "SCALING.md", ("<!-- computed -->\n", "<!-- end -->\n")
 GALAXIES = {"200 thousand": 2e5, "41 million": 4.1e7, "1 billion": 1e9}
@@ -111,12 +113,6 @@ def duration(seconds):
     return f"{seconds:.2g} s"
 
 
-def markdown(header, rows):
-    """A table; all but the first column to the right."""
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
 def times(found):
     """Time of every job; ``found`` by ``jobs``."""
     rows = []
@@ -127,7 +123,7 @@ def times(found):
                 seconds, binding = on_gpus(count, limits) if limits else (0, "")
                 cells.append(f"{duration(n * seconds)} {binding}" if limits else "")
             rows.append(cells)
-    return markdown(["Job", "Galaxies", "One core", *(f"{n} GPU" for n in GPUS)], rows)
+    return markdown_table(["Job", "Galaxies", "One core", *(f"{n} GPU" for n in GPUS)], rows)
 
 
 def throughput(found):
@@ -137,7 +133,7 @@ def throughput(found):
         if limits:
             per_gpu = {name: 1 / (value / HOST_CORES if name == "H" else value) for name, value in limits.items()}
             rows.append([job, *(f"{float(f'{per_gpu[n]:.2g}'):,.0f}" if n in per_gpu else "" for n in "GHNC")])
-    return markdown(["Galaxies/s and GPU", "G", "H", "N", "C"], rows)
+    return markdown_table(["Galaxies/s and GPU", "G", "H", "N", "C"], rows)
 
 
 def sizes():
@@ -147,7 +143,7 @@ def sizes():
     rows = [
         [what, f"{b / 1e3:.3g}", *(f"{n * b / 1e12:.2g}" for n in GALAXIES.values())] for what, b in kinds.items()
     ]
-    return markdown(["What", "kB each", *(f"{name}, TB" for name in GALAXIES)], rows)
+    return markdown_table(["What", "kB each", *(f"{name}, TB" for name in GALAXIES)], rows)
 
 
 def measured(rates, host):
@@ -157,14 +153,14 @@ def measured(rates, host):
     rows = [[name, f"{rates[name]:,.0f}"] for name in names] + [
         [name, f"{rate:,.0f}"] for name, rate in host.items()
     ]
-    return markdown(["One core, measured", "per s"], rows)
+    return markdown_table(["One core, measured", "per s"], rows)
 
 
 def shards(workers):
     """One and two workers."""
     columns = ("galaxies_per_s", "best_galaxies_per_s", "cpu_ms_per_galaxy")
     rows = [[count, *(f"{found[name]:.3g}" for name in columns)] for count, found in workers.items()]
-    return markdown(["Workers, measured", "galaxies/s, median", "best", "CPU ms per galaxy"], rows)
+    return markdown_table(["Workers, measured", "galaxies/s, median", "best", "CPU ms per galaxy"], rows)
 
 
 def numbers():

@@ -10,7 +10,7 @@ from astroclip_nb.tables import SIDES, with_error
 README = (REPOSITORY / "README.md").read_text()
 
 
-@pytest.fixture(params=["default", "large"])
+@pytest.fixture(params=["default", "frozen", "large"])
 def kept(request):
     return request.param, json.loads((REPOSITORY / "paper" / "results" / f"{request.param}.json").read_text())
 

@@ -15,6 +15,7 @@ import torch
 
 from ..contrast import save_checkpoint
 from ..errors import InputError
+from ..hashes import sha256_of
 from ..paths import SHIPPED_WEIGHTS, replacing
 from .encoders import PUBLISHED_IMAGE, PUBLISHED_SPECTRUM, ImageEncoder, SpectrumEncoder
 
@@ -33,12 +34,6 @@ _LIGHTNING_CLASSES = [
     (_Inert, "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor"),
     argparse.Namespace,
 ]
-
-
-def sha256_of(path):
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_hash(path, sha256):

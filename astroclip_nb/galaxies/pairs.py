@@ -28,7 +28,8 @@ from .hdf5 import indices, open_hdf5, read_rows
 
 WAVELENGTH = 3600.0 + 0.8 * np.arange(7781)
 BANDS = ("g", "r", "z")
-PIXEL_SCALE = 0.262  # arcsec
+PIXEL_SCALE = 0.262  # arcsec, of the Legacy Surveys
+IMAGE_SIZE = 152  # pixels of AstroCLIP's images, and so of ours
 EXTINCTION = {"g": 3.214, "r": 2.165, "z": 1.211}  # A/E(B-V) of the Legacy Surveys (DR9, DECam)
 FORMAT, VERSION = "astroclip-pairs", 1
 DATA = ("image", "spectrum", "ivar")
@@ -231,7 +232,7 @@ class PairsWriter:
 
 
 def create_pairs(
-    path, n, *, origin, image_size=152, columns=None, seed=None, ivar=True, attributes=None, resume=True
+    path, n, *, origin, image_size=IMAGE_SIZE, columns=None, seed=None, ivar=True, attributes=None, resume=True
 ) -> PairsWriter:
     """Start, or go on with, a pairs file of ``n`` galaxies; rows are written in order.
 

@@ -16,9 +16,8 @@ from ..errors import InputError
 from ..paths import replacing
 from .assemble import add_columns
 from .hdf5 import open_hdf5, runs
-from .pairs import BANDS, FORMAT, PIXEL_SCALE, VERSION, WAVELENGTH, create_pairs, open_pairs
+from .pairs import BANDS, FORMAT, IMAGE_SIZE, PIXEL_SCALE, VERSION, WAVELENGTH, create_pairs, open_pairs
 
-SIZE = 152  # pixels of an AstroCLIP image
 GROUPS = [str(number) for number in range(10)]
 PROVABGS = {
     "log_mstar": "PROVABGS_LOGMSTAR_BF",
@@ -43,7 +42,7 @@ def view_astroclip(source, path):
         targetid = np.concatenate([group["targetids"][:] for group in groups]).astype(np.int64)
         redshift = np.concatenate([group["redshifts"][:] for group in groups]).astype(np.float32)
         keep = _first_of_each(targetid)
-        images = h5py.VirtualLayout((keep.sum(), len(BANDS), SIZE, SIZE), np.float32)
+        images = h5py.VirtualLayout((keep.sum(), len(BANDS), IMAGE_SIZE, IMAGE_SIZE), np.float32)
         spectra = h5py.VirtualLayout((keep.sum(), len(WAVELENGTH)), np.float32)
         row = before = 0
         for group in groups:
@@ -93,11 +92,11 @@ def pairs_from_parquet(sources, path, progress=True):
                 row += kept.sum()
                 if row <= writer.done or not kept.any():
                     continue
-                image = _unnest(source, batch, "image", (SIZE, SIZE, len(BANDS)))[kept].transpose(0, 3, 1, 2)
+                image = _unnest(source, batch, "image", (IMAGE_SIZE, IMAGE_SIZE, len(BANDS)))[kept]
                 writer.write(
                     writer.done,
                     {
-                        "image": image,
+                        "image": image.transpose(0, 3, 1, 2),
                         "spectrum": _unnest(source, batch, "spectrum", (len(WAVELENGTH),))[kept],
                         "redshift": batch["redshift"].to_numpy(zero_copy_only=False)[kept],
                         "targetid": batch["targetid"].to_numpy(zero_copy_only=False)[kept],
@@ -176,7 +175,7 @@ def _group(path, file, name):
     group, n = file[name], file[f"{name}/targetids"].size
     bins = len(WAVELENGTH)
     shapes = {
-        "images": [(n, SIZE, SIZE, len(BANDS))],
+        "images": [(n, IMAGE_SIZE, IMAGE_SIZE, len(BANDS))],
         "spectra": [(n, bins), (n, bins, 1)],
         "redshifts": [(n,)],
         "targetids": [(n,)],

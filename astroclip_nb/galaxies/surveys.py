@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from .fits_files import columns_of, data_of, numbers, open_fits
-from .pairs import BANDS, EXTINCTION, PIXEL_SCALE, WAVELENGTH, create_pairs
+from .pairs import BANDS, EXTINCTION, IMAGE_SIZE, PIXEL_SCALE, WAVELENGTH, create_pairs
 from .resampling import combine, on_grid, overlap, resample
 
 ARMS = ("B", "R", "Z")
@@ -100,7 +100,7 @@ def read_spectrum_table(path, redshifts=None):
     return _galaxies(path, {"targetid": targetid, "spectrum": spectrum, "ivar": ivar}, redshifts)
 
 
-def read_legacy_cutout(path, size=152):
+def read_legacy_cutout(path, size=IMAGE_SIZE):
     """Image (3, size, size) float32 of a Legacy Surveys FITS cut-out, nanomaggies/pixel in g, r, z.
 
     The middle is kept: larger cut-outs are cropped around it, smaller ones padded with zeros, the sky; an odd
@@ -146,7 +146,7 @@ def cutouts_in(folder):
     return {int(path.stem): path for path in sorted(Path(folder).glob("*.fits")) if path.stem.isdigit()}
 
 
-def pairs_from_survey(spectra, cutouts, path, *, image_size=152, origin="desi"):
+def pairs_from_survey(spectra, cutouts, path, *, image_size=IMAGE_SIZE, origin="desi"):
     """Write a pairs file of the galaxies that have both a spectrum and a cut-out, matched by TARGETID.
 
     spectra : what :func:`read_spectra` returns; cutouts : {TARGETID: path}, see :func:`cutouts_in`. Returns

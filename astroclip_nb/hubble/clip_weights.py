@@ -6,7 +6,6 @@ refused unless the activation of the architecture is the one that its configurat
 weights, which states nothing, is taken only by an architecture with QuickGELU.
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
+from ..hashes import sha256_of
 from ..torchvision_cpu import import_torchvision
 
 _CONFIGURATIONS = ("config.json", "open_clip_config.json")
@@ -89,8 +89,7 @@ def read_checkpoint(path, sha256=""):
         path = next((path / name for name in _WEIGHTS if (path / name).exists()), path / _WEIGHTS[0])
     if not path.exists():
         raise InputError(f"Checkpoint {path} does not exist; give a file of CLIP weights, or a folder with one.")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     if sha256 and digest != sha256.lower():
         raise InputError(f"{path} has SHA-256 {digest}, expected {sha256}; fetch it again.")
     state = _load(path)

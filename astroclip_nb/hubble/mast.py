@@ -1,6 +1,5 @@
 """Preview images of HST from the MAST archive, through astroquery: polite, resumable, hashed."""
 
-import hashlib
 import itertools
 import json
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..hashes import sha256_of
 from ..paths import replacing
 
 MANIFEST = "manifest.json"
@@ -68,7 +68,7 @@ def fetch_proposal(archive, proposal_id, folder, max_images, seed, pause):
             if message:
                 failures.append(f"Proposal {proposal_id}: {uri} was not fetched ({message}); run again to retry.")
                 continue
-        hashes[path.name] = {"uri": uri, "sha256": _sha256(path)}
+        hashes[path.name] = {"uri": uri, "sha256": sha256_of(path)}
     if not failures:
         manifest = {"proposal_id": int(proposal_id), **choice, "files": hashes}
         with replacing(folder / MANIFEST) as temporary:
@@ -123,7 +123,7 @@ def verify(folder):
     if hashes is None:
         return [folder / MANIFEST]
     paths = {folder / name: sha256 for name, sha256 in hashes.items()}
-    return [path for path, sha256 in paths.items() if not path.exists() or _sha256(path) != sha256]
+    return [path for path, sha256 in paths.items() if not path.exists() or sha256_of(path) != sha256]
 
 
 def _hashes(folder):
@@ -133,8 +133,3 @@ def _hashes(folder):
         return {name: entry["sha256"] for name, entry in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, no JSON, or another
         return None
-
-
-def _sha256(path):
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import fft
 
+from ..pairs import IMAGE_SIZE, PIXEL_SCALE
 from . import artefacts, discs, profiles, sky
-from .profiles import IMAGE_SIZE, PIXEL_SCALE
 
 PARAMETERS = (
     *("bulge_re", "bulge_n", "bulge_q", "bulge_pa", "disc_re", "disc_q", "disc_pa", "bulge_fraction"),

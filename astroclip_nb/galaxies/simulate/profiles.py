@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft, special
 
-PIXEL_SCALE = 0.262  # arcsec, Legacy Survey coadds
-IMAGE_SIZE = 152  # pixels
+from ..pairs import PIXEL_SCALE
+
 SUBPIXEL = PIXEL_SCALE / 2  # features without a closed form are sampled twice as finely
 MOFFAT_BETA = 3.5
 FIBRE_DIAMETER = 1.5  # arcsec, DESI

@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.integrate import cumulative_trapezoid
 
+from ..pairs import BANDS
 from .lines import LINE_WAVELENGTH, line_luminosities, transmission
 from .tables import SOLAR_LUMINOSITY, SPEED_OF_LIGHT, filters, milky_way_attenuation, tables
 
@@ -12,7 +13,6 @@ YOUNG = 0.0801  # Gyr; younger disc stars make arms and clumps
 BIRTH_CLOUD = 0.0101  # Gyr; younger stars still sit in their birth clouds (Charlot & Fall 2000)
 BULGE_DUST = 0.6  # optical depth towards the bulge over that towards the disc
 COARSE = 16  # pixels of the wavelength grid averaged into one for photometry: 800 km/s
-BANDS = ("g", "r", "z")
 
 
 @lru_cache(maxsize=1)
