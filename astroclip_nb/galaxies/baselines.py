@@ -14,7 +14,7 @@ from ..embeddings import Embeddings
 from ..errors import InputError
 from ..retrieval import unit
 from .pairs import BANDS, PIXEL_SCALE, WAVELENGTH
-from .properties import Prediction, knn_predict, labelled, scores
+from .properties import Prediction, knn_predict, labelled, scores, zero_shot
 
 APERTURES = (0.75, 1.5, 3.0, 5.0, 8.0, 12.0)  # radii, arcsec; the first is the DESI fibre's
 PIXEL_NOISE = (0.0031, 0.0044, 0.0117)  # nanomaggies/pixel in g, r, z: medians of Stein et al. (2021)
@@ -161,6 +161,18 @@ def unaligned(image_features, spectrum_features, split, catalogue, quantities=("
         predict = functools.partial(knn_predict, k=k)
         rows += predictions(f"{name} features before alignment", predict, x, split, catalogue, quantities)
     return rows
+
+
+def of_run(pairs, features, embeddings, quantities, k=16):
+    """All baselines of this module, with the split and labels of ``embeddings``: two lists of `Prediction`, that of
+    `table` and `unaligned`, and that of `linear_contrastive`."""
+    split, catalogue = embeddings.split, embeddings.catalogue
+    images = photometry(pairs)
+    spectra = principal_components(coarse_spectra(pairs), np.flatnonzero(split == "train"))
+    rows = table(images, spectra, split, catalogue, quantities, k)
+    rows += unaligned(features.image[:, 0], features.spectrum[:, 0], split, catalogue, quantities, k)
+    linear = linear_contrastive(images, spectra, embeddings.targetid, split, catalogue)
+    return rows, zero_shot(linear, quantities, k)
 
 
 def standardised(x, train):

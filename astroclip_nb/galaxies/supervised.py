@@ -147,3 +147,21 @@ def supervised(name, make_net, read, split, catalogue, folder, quantities=("reds
         missing = int(train.sum() - n_train + (~known).sum())
         rows.append(Prediction(quantity, name, true[known], predicted[known, column], score, n_train, missing))
     return rows
+
+
+NETWORKS = {
+    "supervised ResNet-18": (resnet18, image_reader),
+    "spectrum CNN, supervised": (spectrum_cnn, spectrum_reader),
+}
+
+
+def both(pairs, embeddings, folder, quantities, **options):
+    """A ResNet-18 on images and a CNN on spectra by `supervised`, with the split and labels of ``embeddings``; what
+    they are trained to is kept in ``folder``. A list of `Prediction`."""
+    rows = []
+    for name, (make_net, reader) in NETWORKS.items():
+        rows += supervised(
+            name, make_net, reader(pairs), embeddings.split, embeddings.catalogue, folder / name.replace(" ", "_"),
+            quantities, data_id=pairs.fingerprint, **options,
+        )  # fmt: skip
+    return rows
