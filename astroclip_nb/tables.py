@@ -76,6 +76,16 @@ def provenance_table(provenance):
     return markdown_table(["what", "version"], [[name, value] for name, value in provenance.items()])
 
 
+def range_table(narrower):
+    """One row per observed range of wavelengths: R2 and errors of redshift."""
+    header = ["observed [Å]", "R² of redshift", "median error", "within 0.05"]
+    rows = [
+        [name.replace("-", " to "), with_error(row), f"{row['median_error']:.4f}", f"{row['within_0.05']:.1%}"]
+        for name, row in narrower.items()
+    ]
+    return markdown_table(header, rows)
+
+
 def ablation_table(variants):
     """One row per variant: steps of training, recall, and R2 of redshift and mass by embedding."""
     columns = [column for column in next(iter(variants.values())) if "/" in column]

@@ -7,6 +7,7 @@ import scipy.special
 from astroclip_nb.embeddings import Embeddings
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import properties
+from astroclip_nb.galaxies.pairs import WAVELENGTH
 from astroclip_nb.retrieval import unit
 
 
@@ -252,3 +253,18 @@ def test_errors_with_noise_against_a_redshift_that_is_the_mean_flux():
     np.testing.assert_allclose(signal, 4, atol=0.2)
     # Sigma doubles from 1: sqrt(3) is added to each of 1,000 bins; a half-normal's mean is sqrt(2 / pi) sigma.
     assert error.mean() == pytest.approx(np.sqrt(3 / 1000) / 9 * np.sqrt(2 / np.pi), rel=0.5)
+
+
+def test_scores_by_range_of_a_redshift_that_stands_in_its_bins():
+    """A predictor that reads the mean of the valid bins, of which only the middle ones tell the redshift."""
+    redshift = np.linspace(0.1, 0.5, 50)
+    flux = np.where((WAVELENGTH > 5000) & (WAVELENGTH < 6000), redshift[:, None], 0.3)
+
+    def predict(flux, ivar):
+        return np.average(flux, axis=1, weights=ivar)
+
+    found = properties.scores_by_range(flux, np.ones_like(flux), redshift, predict, [(5001, 5999), (7000, 8000)])
+    assert list(found) == ["5001-5999", "7000-8000"]
+    assert found["5001-5999"]["r2"] == pytest.approx(1) and found["5001-5999"]["largest_error"] < 1e-6
+    blind = np.abs(0.3 - redshift) / (1 + redshift)
+    assert found["7000-8000"]["median_error"] == pytest.approx(np.median(blind)) and found["7000-8000"]["r2"] < 0.01

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..retrieval import nearest
+from .pairs import WAVELENGTH
 
 # Zero-shot R2 on DESI early data, k-NN with 16 neighbours and distance weights. "original": AstroCLIP,
 # version 1 of arXiv:2310.03024 (Lanusse, Parker et al. 2023); "reproduction": the report this package
@@ -87,6 +88,23 @@ def errors_with_noise(flux, ivar, redshift, predict, levels, draws=8, seed=0):
             error.append(np.abs(predicted - redshift[chosen]) / (1 + redshift[chosen]))
         if signal:
             found[level] = np.concatenate(signal), np.concatenate(error)
+    return found
+
+
+def scores_by_range(flux, ivar, redshift, predict, ranges):
+    """How well redshifts are found from less of each spectrum: {"3800-9200": r2, r2_error and `error_summary`}, ...
+
+    flux, ivar (N, 7781); redshift (N,), NaN where unknown; predict(flux, ivar) gives redshifts; ranges : first and
+    last wavelength (A), outside of which every bin counts as never observed.
+    """
+    known = labelled(redshift)
+    found = {}
+    for first, last in ranges:
+        seen = (WAVELENGTH >= first) & (WAVELENGTH <= last)
+        predicted = predict(flux[known], np.where(seen, ivar[known], 0))
+        error = np.abs(predicted - redshift[known]) / (1 + redshift[known])
+        r2 = {name: scores(redshift[known], predicted, "redshift")[name] for name in ("r2", "r2_error")}
+        found[f"{first:g}-{last:g}"] = r2 | error_summary(error)
     return found
 
 
