@@ -77,6 +77,13 @@ def test_real_galaxies_made_noisier_are_the_kept_ones(name, told):
     assert told.format(*shares, median=real["median_error"], largest=real["largest_error"]) in README
 
 
+def test_shorter_spectra_are_the_kept_ones():
+    metrics = json.loads((REPOSITORY / "paper" / "results" / "large.json").read_text())
+    r2 = {name: f"{row['r2']:.3f}" for name, row in metrics["08_real_galaxies"]["metrics"]["narrower"].items()}
+    told = f"R² = {r2['3800-9200']} and {r2['4500-8500']} (whole: {r2['3600-9824']})"
+    assert f"test galaxies of `large` still give {told}" in README
+
+
 def test_speed_is_the_measured_one():
     results = json.loads((REPOSITORY / "benchmarks" / "results.json").read_text())
     ratio = {measured["what"]: f"{measured['ratio']:.2g}" for measured in results["rows"]}
