@@ -47,6 +47,15 @@ def write_shard(path, rows, names=BOTH):
     return path
 
 
+def test_workers_keep_the_memory_that_every_block_needs_again(client):
+    """Dask's own setting, to give it back at once, doubled the time of a galaxy."""
+    assert set(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == {None}
+
+
+def test_workers_share_the_cores(client):
+    assert set(client.run(torch.get_num_threads).values()) == {max(1, os.cpu_count() // 2)}
+
+
 @pytest.fixture
 def shards(tmp_path):
     """Of pairs, of images alone, of spectra alone without ivar: 80 galaxies."""

@@ -9,7 +9,9 @@ reported, while the others finish; the exit status is then 1.
 
 Dask distributes the work: it is 25 MB of Python that starts and ends with the command (Ray is 200 MB and a daemon),
 retries failed tasks and restarts dead workers. On Slurm, dask-jobqueue starts the workers and ``--scheduler`` takes
-the address of their scheduler. Shards, towers and ``--out`` must be on storage that all workers can reach.
+the address of their scheduler; there, set ``distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_`` to null in
+Dask's configuration, or each takes twice as long. Shards, towers and ``--out`` must be on storage that all workers
+can reach.
 """
 
 import argparse
@@ -37,6 +39,8 @@ from .survey_shards import (
 )
 
 TRIES = 3
+# Unset: Dask has malloc give memory back at once, which takes a worker as long as both networks do.
+TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
 
 
 def encode_survey(shards, towers, out, *, workers=2, scheduler=None, precision="fp32", progress=True):
@@ -125,6 +129,7 @@ def _problem(path, error):
 @contextmanager
 def _client(workers, scheduler):
     """A client of the scheduler at that address or, without one, of as many processes on this machine."""
+    import dask
     import torch
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
@@ -139,18 +144,35 @@ def _client(workers, scheduler):
             yield client
         return
     gpus = _gpus(torch.cuda.device_count())
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = max(1, (os.cpu_count() or 1) // workers)
     local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # out of reach from other machines
     options = {**local, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     specification = {}
     for i in range(workers):
-        environment = {"OMP_NUM_THREADS": threads} | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})
+        environment = {"OMP_NUM_THREADS": str(threads)} | (
+            {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
+        )
         specification[i] = {"cls": Nanny, "options": options | {"env": environment}}
     head = {"cls": Scheduler, "options": {**local, "port": 0, "dashboard": False}}
-    with _deaf_to_interrupts():
+    with _deaf_to_interrupts(), dask.config.set({TRIM: None}):
         cluster = SpecCluster(specification, head, silence_logs=logging.CRITICAL)
     with cluster, Client(cluster) as client:
+        client.register_plugin(_threads(threads))
         yield client
+
+
+def _threads(count):
+    """A plugin that gives ``count`` threads to PyTorch in every worker, also in one that is started anew. Dask imports
+    it before the worker's environment is set."""
+    from distributed import WorkerPlugin
+
+    class Threads(WorkerPlugin):
+        def setup(self, worker):
+            import torch
+
+            torch.set_num_threads(count)
+
+    return Threads()
 
 
 @contextmanager
