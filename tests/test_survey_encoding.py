@@ -25,6 +25,7 @@ def client():
     """Two workers on this machine, dealt two GPUs whether there are any or not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        patch.delenv("OMP_NUM_THREADS", raising=False)
         patch.setattr(torch.cuda, "device_count", lambda: 2)
         with survey_encoding._client(2, None) as client:
             yield client

@@ -39,8 +39,10 @@ from .survey_shards import (
 )
 
 TRIES = 3
-# Unset: Dask has malloc give memory back at once, which takes a worker as long as both networks do.
-TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
+# What Dask would put into the environment of its workers, and of this process too. MALLOC_TRIM_THRESHOLD_ has them give
+# memory back after every block, which takes as long as both networks do.
+DASK_SETS = ("MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+UNSET = {f"distributed.nanny.pre-spawn-environ.{name}": None for name in DASK_SETS}
 
 
 def encode_survey(shards, towers, out, *, workers=2, scheduler=None, precision="fp32", progress=True):
@@ -144,17 +146,15 @@ def _client(workers, scheduler):
             yield client
         return
     gpus = _gpus(torch.cuda.device_count())
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // workers))
     local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # out of reach from other machines
     options = {**local, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     specification = {}
     for i in range(workers):
-        environment = {"OMP_NUM_THREADS": str(threads)} | (
-            {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
-        )
+        environment = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
         specification[i] = {"cls": Nanny, "options": options | {"env": environment}}
     head = {"cls": Scheduler, "options": {**local, "port": 0, "dashboard": False}}
-    with _deaf_to_interrupts(), dask.config.set({TRIM: None}):
+    with _deaf_to_interrupts(), dask.config.set(UNSET):
         cluster = SpecCluster(specification, head, silence_logs=logging.CRITICAL)
     with cluster, Client(cluster) as client:
         client.register_plugin(_threads(threads))
@@ -162,8 +162,10 @@ def _client(workers, scheduler):
 
 
 def _threads(count):
-    """A plugin that gives ``count`` threads to PyTorch in every worker, also in one that is started anew. Dask imports
-    it before the worker's environment is set."""
+    """A plugin that gives PyTorch ``count`` threads in every worker, also in one that is started anew.
+
+    An environment variable would come too late: Dask imports PyTorch first.
+    """
     from distributed import WorkerPlugin
 
     class Threads(WorkerPlugin):
