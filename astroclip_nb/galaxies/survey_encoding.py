@@ -39,8 +39,8 @@ from .survey_shards import (
 )
 
 TRIES = 3
-# What Dask would put into the environment of its workers, and of this process too. MALLOC_TRIM_THRESHOLD_ has them give
-# memory back after every block, which takes as long as both networks do.
+# What Dask would put into the environment of its workers, and of this process too. The first has them give memory
+# back after every block, which takes as long as both networks do.
 DASK_SETS = ("MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 UNSET = {f"distributed.nanny.pre-spawn-environ.{name}": None for name in DASK_SETS}
 
