@@ -73,6 +73,7 @@ def run_variant(
     if variant.views is not None:
         image, spectrum = (array[:, : 1 + variant.views] for array in (features.image, features.spectrum))
         features = Features(image, spectrum, {**features.identity, "views_used": variant.views})
+    thinned, passes = _thinned(split, variant.train_fraction, seed), round(1 / variant.train_fraction)
     heads = alignment.make_heads(
         features.image.shape[2],
         features.spectrum.shape[2],
@@ -84,18 +85,17 @@ def run_variant(
     history = alignment.align(
         heads,
         features,
-        _thinned(split, variant.train_fraction, seed),
+        thinned,
         FitConfig(epochs, learning_rate, seed=seed),
         folder,
         batch_size=variant.batch_size,
         validation_batch_size=Variant.batch_size,
-        passes=round(1 / variant.train_fraction),
+        passes=passes,
         shuffle_pairs=variant.shuffle_pairs,
         progress=progress,
     )
-    n_train = round(variant.train_fraction * (split == "train").sum())
-    rows = np.arange(n_train)
-    steps = epochs * (round(1 / variant.train_fraction) * n_train // batch_size_for(rows, variant.batch_size))
+    train = np.flatnonzero(thinned == "train")
+    steps = epochs * (passes * len(train) // batch_size_for(train, variant.batch_size))
     return _scored(alignment.embed(heads, features, pairs, split), quantities, history) | {"steps": steps}
 
 

@@ -97,7 +97,7 @@ def cache_features(
             if not (seen := spectra.observed(tensors["spectrum"], ivar).cpu().numpy()).all():
                 warnings.warn(
                     f"{pairs.path}: {(~seen).sum()} spectra have no valid bin, the first that of TARGETID "
-                    f"{pairs.targetid[some[~seen][0]]}; nothing that is said of them here means anything.",
+                    f"{pairs.targetid[some[~seen][0]]}; their features mean nothing, drop them.",
                     stacklevel=2,
                 )
             block_seed = np.random.SeedSequence((seed, int(some[0]))).generate_state(1)[0]
