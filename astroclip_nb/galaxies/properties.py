@@ -103,8 +103,8 @@ def scores_by_range(flux, ivar, redshift, predict, ranges):
         seen = (WAVELENGTH >= first) & (WAVELENGTH <= last)
         predicted = predict(flux[known], np.where(seen, ivar[known], 0))
         error = np.abs(predicted - redshift[known]) / (1 + redshift[known])
-        r2 = {name: scores(redshift[known], predicted, "redshift")[name] for name in ("r2", "r2_error")}
-        found[f"{first:g}-{last:g}"] = r2 | error_summary(error)
+        score = scores(redshift[known], predicted, "redshift")
+        found[f"{first:g}-{last:g}"] = {name: score[name] for name in ("r2", "r2_error")} | error_summary(error)
     return found
 
 
