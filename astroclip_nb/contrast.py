@@ -132,13 +132,17 @@ def cosine_config(epochs, batches, learning_rate, weight_decay, precision="fp32"
 
 
 def make_optimizer(model, config):
-    """Adam or AdamW over the parameters that train."""
+    """Adam or AdamW over the parameters that train. Matrices and kernels decay; biases, norms and scales do not."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if config.optimizer not in kinds:
         raise InputError(f"optimizer is {config.optimizer!r}; choose one of {sorted(kinds)}.")
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    return kinds[config.optimizer](parameters, **options, fused=True)  # one pass over the weights instead of ten
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    # Fused, it passes once over the weights instead of ten times.
+    return kinds[config.optimizer](groups, lr=config.learning_rate, fused=True)
 
 
 class Schedule:

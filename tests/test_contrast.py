@@ -324,6 +324,17 @@ def test_cosine_schedule_warms_up_and_falls_to_zero():
     assert rates[50] == pytest.approx(0.5, abs=0.01) and rates[-1] < 1e-3
 
 
+def test_weight_decay_spares_biases_and_scales():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.PReLU())
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    config = contrast.FitConfig(1, learning_rate=0.1, weight_decay=0.5, optimizer="adamw")
+    optimizer = contrast.make_optimizer(model, config)
+    sum(0 * parameter.sum() for parameter in model.parameters()).backward()
+    optimizer.step()  # without a gradient, decay alone moves
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.detach(), before[name] * (0.95 if name == "0.weight" else 1.0))
+
+
 @pytest.mark.parametrize("options", [{"optimizer": "sgdm"}, {"schedule": "step"}])
 def test_unknown_choices_are_refused_by_name(tmp_path, options):
     with pytest.raises(InputError, match="sgdm|step"):

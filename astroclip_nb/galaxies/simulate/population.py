@@ -132,8 +132,9 @@ def stellar_metallicities(log_mass, rng):
     """log10 Z/Zsun of bulge and disc stars: Gallazzi et al. (2005), table 2, discs 0.1 dex below bulges."""
     n = len(log_mass)
     lowest, highest = tables().log_metallicity[[0, -1]]
-    mass = [8.9, 9.3, 9.72, 9.91, 10.11, 10.31, 10.51, 10.91, 11.5]
-    median = np.interp(log_mass, mass, [-0.62, -0.60, -0.52, -0.41, -0.23, -0.11, -0.01, 0.07, 0.13])
+    mass = [8.91, 9.31, 9.51, 9.72, 9.91, 10.11, 10.31, 10.51, 10.72, 10.91, 11.31, 11.91]
+    metallicity = [-0.60, -0.65, -0.61, -0.52, -0.41, -0.23, -0.11, -0.01, 0.04, 0.07, 0.12, 0.15]
+    median = np.interp(log_mass, mass, metallicity)
     # About half of Gallazzi's spread: the rest is their measurement error.
     scatter = np.interp(log_mass, [9, 10, 11], [0.25, 0.2, 0.12]) * rng.normal(size=n)
     bulge, disc = median - 0.02 + scatter, median - 0.12 + scatter + rng.normal(0, 0.05, n)
