@@ -6,6 +6,7 @@ Galleries of images are in `galleries`, spectra in `spectrum_figures`, scores of
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Ellipse
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from ..figstyle import COLOURS, PAGE_WIDTH, SMALL, TYPE_COLOURS, TYPE_NAMES, label
@@ -127,9 +128,9 @@ def ring(axis, members, colour="black", name=""):
     width, height = np.sqrt(2) * (high - low) + 2 * margin
     centre = (low + high) / 2
     axis.add_patch(Ellipse(centre, width, height, fill=False, ec=colour, lw=0.8, clip_on=False))
-    axis.annotate(
-        name, centre + [width / 2, 0], (2, 0), textcoords="offset points", size=SMALL, color=colour, va="center"
-    )
+    style = {"size": SMALL, "color": colour, "va": "center", "zorder": 4}  # above the galaxies it may fall on
+    halo = [withStroke(linewidth=2, foreground="white")]
+    axis.annotate(name, centre + [width / 2, 0], (2, 0), textcoords="offset points", path_effects=halo, **style)
 
 
 def umap_panels(points, columns, title=None, labels=None):
