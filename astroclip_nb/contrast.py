@@ -270,7 +270,7 @@ def _one_epoch(model, batches, validate, optimizer, schedule, config, epoch):
     model.eval()
     with torch.inference_mode():
         # One number for all processes, which set their learning rates and choose the best epoch by it.
-        measured = {name: mean_over_processes(float(value)) for name, value in validate(model).items()}
+        measured = {name: mean_over_processes([float(value)]) for name, value in validate(model).items()}
     schedule.after_epoch(measured["validation_loss"])
     return {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, **measured}
 

@@ -118,13 +118,19 @@ def average_gradients(parameters):
             parameter.grad /= dist.get_world_size()
 
 
-def mean_over_processes(value):
-    """The mean of a number that every process has found, the same in all of them: float."""
-    if not started():
-        return value
-    total = torch.tensor(value, dtype=torch.float64, device=pick_device())
-    dist.all_reduce(total)
-    return total.item() / dist.get_world_size()
+def turns(batches):
+    """Of a list of whole batches those that are this process's turn; none where there are too few."""
+    return batches[rank() :: dist.get_world_size()] if started() else batches
+
+
+def mean_over_processes(values):
+    """The mean of all the numbers that the processes have found, any number in each; the same in all: float."""
+    total, count = float(sum(values)), len(values)
+    if started():
+        totals = torch.tensor([total, count], dtype=torch.float64, device=pick_device())
+        dist.all_reduce(totals)
+        total, count = totals.tolist()
+    return total / count
 
 
 class SharedBatchNorm(nn.BatchNorm2d):

@@ -243,6 +243,24 @@ def test_each_process_reads_its_own_rows(name, monkeypatch):
         torch.testing.assert_close(part, side[16:])
 
 
+def test_processes_take_turns_at_validating(monkeypatch):
+    """And each batch counts once, also where one process has more of them."""
+    batches, taken, losses = list(range(5)), [], {}
+    for number in range(2):
+
+        class One:
+            get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda number=number: number)
+            all_reduce = staticmethod(lambda totals, number=number: losses.update({number: totals.clone()}))
+
+        monkeypatch.setattr(distributed, "started", lambda: True)
+        monkeypatch.setattr(distributed, "dist", One)
+        taken.append(distributed.turns(batches))
+        distributed.mean_over_processes([float(batch) for batch in taken[-1]])
+    assert taken == [[0, 2, 4], [1, 3]]
+    total, count = (losses[0] + losses[1]).tolist()
+    assert total / count == np.mean(batches)
+
+
 def test_a_stage_that_would_train_nothing_is_refused(tmp_path, capsys):
     RunFolder(tmp_path).pairs.symlink_to(tiny_pairs())
     assert train.main(["image", "-p", f"run={tmp_path}"]) == 1

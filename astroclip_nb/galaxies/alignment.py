@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import first_then_others, seeded_parts, share, share_batch_norms
+from ..distributed import first_then_others, mean_over_processes, seeded_parts, share, share_batch_norms, turns
 from ..embeddings import Embeddings
 from ..errors import InputError
 from . import images, spectra
@@ -63,7 +63,7 @@ def align(
     batches = CachedBatches(features, train, batch_size, config.seed, passes)
     held_out = [
         tuple(torch.from_numpy(array[rows, 0]).float() for array in (features.image, features.spectrum))
-        for rows in fixed_batches(validation, validation_batch_size or batch_size)
+        for rows in turns(fixed_batches(validation, validation_batch_size or batch_size))
     ]
     trained_on = [features.identity, _digest(split), batch_size, validation_batch_size, passes, shuffle_pairs]
     data_id = json.dumps(trained_on, sort_keys=True)
@@ -84,10 +84,10 @@ def _digest(split):
 
 
 def mean_loss(model, batches):
-    """Mean loss over batches of (x, y), for ``fit``: {"validation_loss": float}."""
+    """Mean loss over the batches of (x, y) of all processes, for ``fit``: {"validation_loss": float}."""
     device = next(model.parameters()).device
     losses = [model.loss(*model(x.to(device), y.to(device))) for x, y in batches]
-    return {"validation_loss": torch.stack(losses).mean().item()}
+    return {"validation_loss": mean_over_processes([float(loss) for loss in losses])}
 
 
 def whole_towers(image_encoder, spectrum_encoder, heads, *, finetune):
@@ -130,7 +130,8 @@ def align_fresh(towers, pairs, split, config, folder, *, batch_size=512, degrade
     batches = fresh_batches(pairs, train, batch_size, config.seed, degrade=degrade, blur=blur)
 
     def validate(model):
-        return mean_loss(model, (central_views(pairs, rows) for rows in fixed_batches(validation, batch_size)))
+        mine = turns(fixed_batches(validation, batch_size))
+        return mean_loss(model, (central_views(pairs, rows) for rows in mine))
 
     data_id = json.dumps([pairs.fingerprint, _digest(split), batch_size, degrade, blur])
     return contrast.fit(towers, batches, validate, config, folder, data_id=data_id, **options)
