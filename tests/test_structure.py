@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.cluster import DBSCAN
 
 from astroclip_nb.galaxies import structure
 
@@ -29,6 +30,17 @@ def test_clusters_are_numbered_by_size_whatever_they_were_called():
         renamed = np.array([names.get(name, name) for name in labels])
         np.testing.assert_array_equal(structure.by_size(renamed), expected)
     np.testing.assert_array_equal(structure.by_size(np.full(3, -1)), np.full(3, -1))
+
+
+@pytest.mark.parametrize("core_share", [0.5, 0.98])
+def test_core_distance_is_the_least_radius_with_that_share_of_core_points(core_share):
+    xy = np.random.default_rng(0).normal(size=(150, 2))
+    eps = structure.core_distance(xy, 5, core_share)
+
+    def share(radius):
+        return len(DBSCAN(eps=radius, min_samples=5).fit(xy).core_sample_indices_) / len(xy)
+
+    assert share(eps * (1 + 1e-9)) >= core_share > share(eps * (1 - 1e-9))
 
 
 def test_small_islands_are_the_clusters_below_the_share():

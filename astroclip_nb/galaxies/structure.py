@@ -31,6 +31,18 @@ def by_size(labels):
     return renumbered
 
 
+def core_distance(xy, min_samples=5, core_share=0.98):
+    """The least DBSCAN radius that makes ``core_share`` of the points of a map ``xy`` (N, 2) core points: float.
+
+    No radius suits all maps, whose scale is UMAP's and whose density grows with the number of galaxies.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    n = min(min_samples, len(xy))  # the point itself is the first of them, as in DBSCAN
+    distance, _ = NearestNeighbors(n_neighbors=n).fit(xy).kneighbors(xy)
+    return float(np.quantile(distance[:, -1], core_share, method="inverted_cdf"))
+
+
 def dbscan(xy, eps=0.20, min_samples=5):
     """Density clusters of a map ``xy`` (N, 2): labels (N,), numbered by size, -1 for noise."""
     from sklearn.cluster import DBSCAN
