@@ -5,6 +5,9 @@ import math
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -15,7 +18,7 @@ from tiny import tiny_encoders, tiny_pairs
 from astroclip_nb.contrast import FitConfig
 from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.errors import InputError
-from astroclip_nb.galaxies import alignment, features
+from astroclip_nb.galaxies import alignment, features, pretrain
 from astroclip_nb.galaxies.pairs import open_pairs, split_of
 
 
@@ -81,6 +84,31 @@ def test_cache_is_reused_and_another_seed_is_not(pairs, tmp_path):
     assert path.stat().st_mtime_ns == stamp
     other = cache(pairs, path, seed=1)
     assert np.array_equal(other.image[:, 0], first[:, 0]) and not np.array_equal(other.image, first)
+
+
+@pytest.mark.parametrize(
+    "change", [{"blur": True}, {"precision": "bf16"}, {"n_image_views": 1}, {"n_spectrum_views": 2}]
+)
+def test_a_cache_of_other_views_is_replaced(pairs, cached, tmp_path, change):
+    path = Path(shutil.copy(cached.image.filename, tmp_path))
+    stamp = path.stat().st_mtime_ns
+    cache(pairs, path)
+    assert path.stat().st_mtime_ns == stamp
+    found = cache(pairs, path, **change)
+    assert path.stat().st_mtime_ns != stamp and found.identity != cached.identity
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_cache_of_another_encoder_is_replaced(pairs, cached, tmp_path, kind):
+    """As of one that was trained again."""
+    path = shutil.copy(cached.image.filename, tmp_path)
+    encoders = list(tiny_encoders())
+    with torch.no_grad():
+        for weight in encoders[kind].parameters():
+            weight *= 1.1
+    found = features.cache_features(pairs, *encoders, path, n_image_views=2, n_spectrum_views=1, progress=False)
+    for i, name in enumerate(("image", "spectrum")):
+        assert np.array_equal(getattr(found, name), getattr(cached, name)) == (i != kind)
 
 
 def test_interrupted_cache_is_completed_to_the_same_bytes(pairs, cached, tmp_path, monkeypatch):
@@ -163,6 +191,66 @@ def test_batches_pair_rows_and_draw_views(cached, split):
             assert (cached.spectrum[i, 1].astype(np.float32) == one_y).all()
             seen.append(i)
     assert len(set(seen)) == len(seen)
+
+
+def test_every_epoch_has_its_own_order_and_views(pairs, cached):
+    rows = np.arange(64)
+    makers = {
+        "cached": features.CachedBatches(cached, rows, 64),
+        "fresh": alignment.fresh_batches(pairs, rows, 64),
+        "MoCo": pretrain.moco_batches(pairs, rows, 64),
+        "autoencoder": pretrain.autoencoder_batches(pairs, rows, 64),
+    }
+    for name, batches in makers.items():
+        (first,), (second,) = (list(batches(epoch)) for epoch in (0, 1))
+        assert not torch.equal(first[0], second[0]), name
+        if name == "autoencoder":  # which trains on spectra as they are
+            continue
+        in_both = torch.cdist(first[0].flatten(1), second[0].flatten(1)).amin(1) < 1e-3
+        # Of two cached views half of the galaxies draw the same; of fresh ones none should.
+        assert in_both.float().mean() < (0.8 if name == "cached" else 0.05), name
+
+
+def test_heads_learn_from_the_training_split_alone(cached, split, tmp_path):
+    others = split != "train"
+    image, spectrum = (np.where(others[:, None, None], 0, array) for array in (cached.image, cached.spectrum))
+    blank = replace(cached, image=image, spectrum=spectrum)
+    (heads, _), (again, _) = (align(some, split, tmp_path / str(i), 1) for i, some in enumerate((cached, blank)))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in heads.state_dict().items())
+
+
+def train_everything(pairs, split, folder):
+    """{name: function} of one epoch of each training that reads pairs."""
+    heads = alignment.make_heads(512, 32, dimension=16)
+    towers = alignment.whole_towers(*tiny_encoders(), heads, finetune=True)
+    options = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "precision": "fp32", "seed": 0}
+    return {
+        "alignment": lambda: alignment.align_fresh(
+            towers, pairs, split, FitConfig(1), folder, batch_size=16, progress=False
+        ),
+        "MoCo": lambda: pretrain.pretrain_images(
+            pairs, split, folder, resnet="resnet10", binning=4, blur=False, **options
+        ),
+        "autoencoder": lambda: pretrain.pretrain_spectra(pairs, split, folder, small=True, **options),
+    }
+
+
+@pytest.mark.parametrize("name", ["alignment", "MoCo", "autoencoder"])
+def test_encoders_never_read_the_test_split(pairs, split, tmp_path, monkeypatch, name):
+    """And in one epoch no galaxy twice: none is both trained and validated on."""
+    read, seen = pairs.read, Counter()
+
+    def spy(column, rows):
+        if column == ("spectrum" if name == "autoencoder" else "image"):
+            seen.update(np.asarray(rows).tolist())
+        return read(column, rows)
+
+    train = train_everything(pairs, split, tmp_path)[name]
+    monkeypatch.setattr(pairs, "read", spy)
+    train()
+    assert set(split[list(seen)]) == {"train", "validation"}
+    assert set(seen.values()) == {1}
+    assert (split[list(seen)] == "validation").sum() == (split == "validation").sum()
 
 
 def test_batch_rule_with_few_galaxies():

@@ -178,11 +178,41 @@ def test_linear_contrastive_embeddings_are_scored_as_any_other(catalogue_of_feat
     assert retrieved["image_to_spectrum"]["recall@10"] > 5 * retrieved["chance"]["recall@10"]
 
 
-def test_the_test_split_teaches_nothing(catalogue_of_features):
+@pytest.fixture
+def changed(catalogue_of_features):
+    """The same galaxies, but for every other one of the test split, which is another; and those that stay."""
     image, spectrum, split, catalogue = catalogue_of_features
-    changed = np.where((split == "test")[:, None], 0 * spectrum, spectrum)
-    both = [baselines.linear_contrastive(image, s, np.arange(1500), split, catalogue) for s in (spectrum, changed)]
-    assert np.array_equal(both[0].image, both[1].image)
+    other = (split == "test") & (np.arange(len(split)) % 2 == 1)
+    image, spectrum = (np.where(other[:, None], 9 * side + 5, side) for side in (image, spectrum))
+    return (image, spectrum, split, catalogue), ~other
+
+
+def test_the_test_split_teaches_the_linear_baseline_nothing(catalogue_of_features, changed):
+    others, same = changed
+    a, b = (
+        baselines.linear_contrastive(*some[:2], np.arange(1500), *some[2:])
+        for some in (catalogue_of_features, others)
+    )
+    assert np.array_equal(a.image[same], b.image[same]) and np.array_equal(a.spectrum[same], b.spectrum[same])
+    assert not np.array_equal(a.image, b.image)
+
+
+@pytest.mark.parametrize("function", [baselines.table, baselines.unaligned])
+def test_the_test_split_teaches_baselines_nothing(catalogue_of_features, changed, function):
+    others, same = changed
+    for a, b in zip(function(*catalogue_of_features), function(*others), strict=True):
+        known = np.isfinite(catalogue_of_features[3][a.quantity]) & (catalogue_of_features[2] == "test")
+        stays = same[known]
+        np.testing.assert_array_equal(a.predicted[stays], b.predicted[stays])
+        assert not np.array_equal(a.predicted, b.predicted)
+
+
+def test_principal_components_are_those_of_the_rows_to_fit():
+    spectra = np.random.default_rng(5).normal(size=(60, 30)).astype(np.float32)
+    other = spectra.copy()
+    other[40:] *= np.linspace(1, 9, 30, dtype=np.float32)
+    a, b = (baselines.principal_components(some, np.arange(40), n_components=4) for some in (spectra, other))
+    np.testing.assert_allclose(a[:40], b[:40], atol=1e-5)
 
 
 def test_features_of_a_pairs_file(tmp_path):

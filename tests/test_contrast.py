@@ -113,7 +113,7 @@ def small_model(seed=0):
 
 def run_fit(folder, epochs, model=None, **options):
     x, y = planted_pairs()
-    config = contrast.FitConfig(epochs, learning_rate=1e-2, seed=3, **options)
+    config = contrast.FitConfig(epochs, **{"learning_rate": 1e-2, "seed": 3} | options)
 
     def batches(epoch):
         order = np.random.default_rng(epoch).permutation(192)
@@ -148,11 +148,17 @@ def test_processes_draw_dropout_of_their_own(tmp_path, monkeypatch):
     assert first[0]["train_loss"] != second[0]["train_loss"]
 
 
-def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    whole, history = run_fit(tmp_path / "whole", 6)
+@pytest.mark.parametrize(
+    "schedule",
+    [{}, {"schedule": "cosine", "warmup_steps": 4, "total_steps": 18}, {"patience": 0, "learning_rate": 1e-7}],
+)
+def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch, schedule):
+    whole, history = run_fit(tmp_path / "whole", 6, **schedule)
+    if schedule:
+        assert len({row["learning_rate"] for row in history}) > 1, "the schedule has a state to lose"
     monkeypatch.setattr(contrast, "SAVE_EVERY", -1.0)
     x, y = planted_pairs()
-    config = contrast.FitConfig(6, learning_rate=1e-2, seed=3)
+    config = contrast.FitConfig(6, **{"learning_rate": 1e-2, "seed": 3} | schedule)
 
     def batches(epoch):
         if epoch == 4 and not (tmp_path / "again").exists():
@@ -208,7 +214,25 @@ def test_another_model_does_not_inherit_a_finished_run(tmp_path):
         first = again
 
 
+def test_other_data_do_not_inherit_a_finished_run(tmp_path):
+    x, y = planted_pairs()
+    ran = []
+
+    def batches(epoch):
+        ran.append(epoch)
+        return [(x, y)]
+
+    for data_id in ("one", "one", "other"):
+        contrast.fit(
+            small_model(), batches, lambda m: {"validation_loss": 1.0}, contrast.FitConfig(1), tmp_path,
+            data_id=data_id, progress=False,
+        )  # fmt: skip
+    assert len(ran) == 2
+
+
 def test_loss_is_float32_also_when_training_in_bf16(monkeypatch):
+    """On a processor without its instructions too, where bf16 would otherwise not be used."""
+    monkeypatch.setattr(contrast, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
     seen = []
 
     def spy(a, b, scale):

@@ -58,6 +58,19 @@ def test_training_repeats(problem, tmp_path):
     assert np.array_equal(*twice) and twice[0].dtype == np.float64
 
 
+def test_only_the_training_split_teaches(problem, tmp_path):
+    x, targets, split = problem
+    others = split != "train"
+    blank = np.where(others[:, None], 0, x), np.where(others[:, None], [0.2, 10], targets)
+    predicted = [
+        supervised.train_regressor(
+            make_net, reader(some), labels, split, tmp_path / name, epochs=1, progress=False
+        ).predict(reader(x), np.arange(1200))
+        for name, some, labels in (("a", x, targets), ("b", *blank))
+    ]
+    assert np.array_equal(*predicted)
+
+
 def test_no_labels_no_training(problem, tmp_path):
     x, targets, split = problem
     with pytest.raises(InputError, match="0 and 0"):
