@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny import tiny_encoders, tiny_pairs
 
+from astroclip_nb import contrast
 from astroclip_nb.galaxies import ablations
 from astroclip_nb.galaxies.encoders import PUBLISHED_IMAGE, PUBLISHED_SPECTRUM, ImageEncoder, SpectrumEncoder
 from astroclip_nb.galaxies.features import cache_features
@@ -47,6 +48,50 @@ def test_fewer_pairs_are_trained_on_as_long(setting, tmp_path):
     all_pairs, few = (run(name, setting, tmp_path / name) for name in ("as reported", "a tenth of the pairs"))
     assert all_pairs["steps"] == 12  # of one batch, of all
     assert few["steps"] * round(0.1 * n_train) == pytest.approx(12 * n_train, rel=0.05)
+
+
+class Trained(Exception):
+    """Instead of a training."""
+
+
+@pytest.mark.parametrize("name", ablations.VARIANTS)
+def test_a_variant_changes_what_it_names_and_nothing_else(name, setting, tmp_path, monkeypatch):
+    features, pairs, split = setting
+    calls = {}
+
+    def make_heads(*widths, **options):
+        calls["heads"] = (widths, options)
+
+    def align(heads, features, split, config, folder, **options):
+        calls["align"] = options | {"views": features.image.shape[1] - 1, "train": (split == "train").sum()}
+        calls["config"] = config
+        raise Trained
+
+    monkeypatch.setattr(ablations.alignment, "make_heads", make_heads)
+    monkeypatch.setattr(ablations.alignment, "align", align)
+    with pytest.raises(Trained):
+        run(name, setting, tmp_path)
+    n_train = (split == "train").sum()
+    usual = {
+        "batch_size": 512, "validation_batch_size": 512, "passes": 1, "shuffle_pairs": False, "progress": False,
+        "views": 2, "train": n_train, "dimension": 128, "logit_scale": 15.5, "learn_scale": False, "seed": 0,
+    }  # fmt: skip
+    changes = {
+        "as reported": {}, "shuffled pairs": {"shuffle_pairs": True}, "logit scale 1": {"logit_scale": 1.0},
+        "logit scale 2.74": {"logit_scale": 2.74}, "logit scale learned": {"learn_scale": True},
+        "32 dimensions": {"dimension": 32}, "512 dimensions": {"dimension": 512},
+        "batch of 128": {"batch_size": 128}, "one view": {"views": 1},
+        "a third of the pairs": {"train": round(n_train / 3), "passes": 3},
+        "a tenth of the pairs": {"train": round(n_train / 10), "passes": 10},
+    }  # fmt: skip
+    assert calls["align"] | calls["heads"][1] == usual | changes[name]
+    assert calls["config"].epochs == 12 and calls["config"].learning_rate == 2e-3
+
+
+def test_steps_are_those_that_were_taken(setting, tmp_path, monkeypatch):
+    taken, after_step = [], contrast.Schedule.after_step
+    monkeypatch.setattr(contrast.Schedule, "after_step", lambda self: taken.append(1) or after_step(self))
+    assert run("a tenth of the pairs", setting, tmp_path)["steps"] == len(taken)
 
 
 def test_thinning_touches_only_the_training_split(setting):

@@ -105,12 +105,30 @@ def test_augmentations_repeat_with_their_seed():
 
 
 def test_reddening_is_the_surveys():
-    """The ratio of bands gives E(B-V) back, the same from any pair of them."""
+    """Every band gives the same E(B-V) back, by the coefficients of the Legacy Surveys (DR9, DECam)."""
     x = torch.ones(2000, 3, 2, 2)
     magnitudes = -2.5 * torch.log10(images.redden(x, generator())[:, :, 0, 0])
-    ebv = magnitudes / (2.5 * torch.tensor(images.EXTINCTION))
+    ebv = magnitudes / torch.tensor([3.214, 2.165, 1.211])
     assert torch.allclose(ebv[:, 0], ebv[:, 2], atol=1e-5)
     assert abs(ebv[:, 0].median()) < 0.003 and 0.02 < ebv[:, 0].std() < 0.07
+
+
+def test_views_of_the_survey_differ_in_all_that_two_observations_do():
+    """Each of it measured on a round galaxy: colour, place, size and noise."""
+    y, x = np.indices((152, 152)) - 75.5
+    galaxy = torch.from_numpy(np.exp(-(x**2 + y**2) / (2 * 5.0**2))).float().expand(400, 3, 152, 152)
+    views = images.survey_views(100 * galaxy, generator(1), with_blur=False)
+    flux = views.sum((2, 3))
+    colour = 2.5 * torch.log10(flux[:, 1] / flux[:, 0])
+    assert 0.02 < colour.std() < 0.08  # E(B-V) of the survey, twice, times the difference of extinctions
+    steps = torch.arange(96) - 47.5
+    weight = views[:, 1] / flux[:, 1, None, None]
+    place = torch.stack([(weight * steps).sum((1, 2)), (weight * steps[:, None]).sum((1, 2))])
+    assert 8.5 < place.norm(dim=0).max() < 7 * 2**0.5 * 1.1 and abs(place.std() - 7 / 3**0.5) < 0.3
+    size = ((weight * (steps**2 + steps[:, None] ** 2)).sum((1, 2)) - place.square().sum(0)).div(2).sqrt()
+    assert 4.4 < size.min() < 4.6 and 5.4 < size.max() < 5.6  # 0.9 to 1.1 of 5 pixels
+    corners = views[:, 1, :8, :8].std((1, 2))
+    assert 0.3 < (corners > 1e-4).float().mean() < 0.7 and corners.max() > 0.004
 
 
 def test_blur_keeps_flux_and_only_widens():

@@ -114,6 +114,30 @@ def test_table_one_prints_published_and_own_numbers():
     )
 
 
+def test_tables_put_every_number_in_its_own_row():
+    sides = {side: score(r2) for side, r2 in (("image", 0.7), ("spectrum", 0.9), ("cross-modal", 0.6))}
+    methods = {"photometry k-NN": score(0.5), "spectrum components k-NN": score(0.8)}
+    metrics = {"zero_shot": {"redshift": sides}, "baselines": {"redshift": methods}}
+    _, _, *rows = tables.baseline_table(metrics).splitlines()
+    assert rows == [
+        "| aligned embeddings, this run | image | 0.70 ± 0.01 |",
+        "| aligned embeddings, this run | spectrum | 0.90 ± 0.01 |",
+        "| aligned embeddings, this run | cross-modal | 0.60 ± 0.01 |",
+        "| photometry k-NN | image | 0.50 ± 0.01 |",
+        "| spectrum components k-NN | spectrum | 0.80 ± 0.01 |",
+    ]
+    recalls = [
+        {"recall@1": x, "recall@5": 2 * x, "recall@10": 3 * x, "median_rank": 100 * x} for x in (0.1, 0.2, 0.3)
+    ]
+    metrics = dict(zip(("image_to_spectrum", "spectrum_to_image", "chance"), recalls, strict=True))
+    _, _, *rows = tables.retrieval_table(metrics).splitlines()
+    assert rows == [
+        "| this run | image | 10.0% | 20.0% | 30.0% | 10 |",
+        "| this run | spectrum | 20.0% | 40.0% | 60.0% | 20 |",
+        "| chance | either | 30.0% | 60.0% | 90.0% | 30 |",
+    ]
+
+
 @pytest.mark.parametrize("baseline", ["untrained", "base"])
 def test_a_head_on_an_untrained_tower_never_stands_beside_the_published_one(baseline):
     ours = {"image": {"top-1": 0.01, "10 %": 0.45}}

@@ -50,6 +50,10 @@ def test_the_version_stands_for_these_galaxies():
     assert VERSION == 4
     assert found["mag_r"] == pytest.approx([19.68848, 18.18409, 18.79095], abs=1e-4)
     assert found["spectrum"][:, 4000] == pytest.approx([3.4348, 11.8623, 7.3215], abs=1e-3)
+    seen = survey.observe_block(3, 0, 2)
+    assert seen["image"][:, 1, 76, 76] == pytest.approx([0.09068858, 0.28858036], abs=1e-6)
+    assert seen["ivar"][:, 4000] == pytest.approx([3.00612, 1.41118], abs=1e-4)
+    assert seen["fibre_mag_r"] == pytest.approx([21.03480, 20.10529], abs=1e-4)
 
 
 def test_galaxies_do_not_depend_on_their_number_or_on_workers(folder, whole):

@@ -83,6 +83,25 @@ def test_masked_bins_have_no_signal_and_get_no_noise():
     assert (spectra.signal_to_noise(flux, torch.zeros_like(ivar)) == 0).all()
 
 
+def test_degrading_tilts_the_spectrum_and_steps_between_its_arms():
+    """Read off flat spectra, which get no noise where their signal is one sigma already."""
+    flat = torch.full((4000, 7781), 1.0)
+    out, _ = spectra.degrade(flat, torch.ones_like(flat), torch.Generator().manual_seed(7))
+    x = torch.linspace(-1, 1, 7781)
+    b, r = spectra.ARM_EDGES
+    inside = [slice(0, b), slice(b, r), slice(r, None)]
+    slope = torch.stack([(out[:, s][:, -1] - out[:, s][:, 0]) / (x[s][-1] - x[s][0]) for s in inside])
+    # Of 0.15 a x + 0.08 b (x^2 - 1/3) the slope at the middle of an arm is 0.15 a + 0.16 b x.
+    middle = torch.stack([(x[s][-1] + x[s][0]) / 2 for s in inside])
+    expected = (0.15**2 + (0.16 * middle) ** 2).sqrt()
+    assert torch.allclose(slope.std(1), expected, rtol=0.05)
+    step = out[:, r] - out[:, r - 1]
+    small, large = 0.02 * 2**0.5, 0.12 * 2**0.5  # between two arms, each off by itself
+    assert step.std() == pytest.approx(((small**2 + large**2) / 2) ** 0.5, rel=0.06)
+    # A standard deviation each way holds 68 %, in the better half of the spectra and beyond it little of the other.
+    assert ((step.abs() < small).float().mean() - (0.683 + 0.133) / 2).abs() < 0.03
+
+
 def test_degrading_masks_ranges_and_sometimes_an_arm():
     flux, ivar = noisy(400)
     _, out = spectra.degrade(flux, ivar, torch.Generator().manual_seed(2))

@@ -57,6 +57,7 @@ def run_variant(
     folder,
     *,
     quantities=("redshift",),
+    n_neighbours=16,
     epochs,
     learning_rate=5e-4,
     seed=0,
@@ -96,7 +97,8 @@ def run_variant(
     )
     train = np.flatnonzero(thinned == "train")
     steps = epochs * (passes * len(train) // batch_size_for(train, variant.batch_size))
-    return _scored(alignment.embed(heads, features, pairs, split), quantities, history) | {"steps": steps}
+    embeddings = alignment.embed(heads, features, pairs, split)
+    return _scored(embeddings, quantities, n_neighbours, history) | {"steps": steps}
 
 
 def run_size(
@@ -106,6 +108,7 @@ def run_size(
     folder,
     *,
     quantities=("redshift",),
+    n_neighbours=16,
     epochs,
     batch_size=256,
     learning_rate=3e-4,  # at 1e-3 a ResNet-50 from scratch collapses within ten steps
@@ -138,19 +141,19 @@ def run_size(
         pairs, *towers, folder / "features.h5", n_image_views=0, n_spectrum_views=0, seed=seed, progress=progress
     )
     n_parameters = sum(weight.numel() for tower in towers for weight in tower.parameters())
-    return _scored(alignment.embed(heads, features, pairs, split), quantities, history) | {
+    return _scored(alignment.embed(heads, features, pairs, split), quantities, n_neighbours, history) | {
         "n_parameters": n_parameters,
         "steps": epochs * steps_each,
     }
 
 
-def _scored(embeddings, quantities, history):
+def _scored(embeddings, quantities, n_neighbours, history):
     """Zero-shot scores and recall of the test split, and the least validation loss."""
     test = embeddings.select("test")
     found = retrieval.summary(test.image, test.spectrum)
     recall = (found["image_to_spectrum"]["recall@10"] + found["spectrum_to_image"]["recall@10"]) / 2
     return {
-        "predictions": properties.zero_shot(embeddings, quantities),
+        "predictions": properties.zero_shot(embeddings, quantities, n_neighbours),
         "recall@10": recall,
         "recall@10 error": (recall * (1 - recall) / len(test)) ** 0.5,
         "validation_loss": best_epoch(history)["validation_loss"],

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from ..device import noise
 from ..errors import InputError
+from .pairs import BANDS, EXTINCTION
 
 CROP = 96  # pixels a tower sees (Stein et al. 2021); a crop rotated by any angle needs 136
 MAX_JITTER = 7  # pixels
@@ -21,7 +22,6 @@ SIZE_SCALE = (0.9, 1.1)
 NOISE = ((0.2265, -0.00067, 0.00376), (0.2431, -0.00237, 0.00674), (0.1335, -0.01434, 0.02608))  # nanomaggies
 PSF_SIGMA = ((0.2110, 1.0807, 1.3153), (0.3008, 1.2394, 0.9165), (0.3471, 1.1928, 0.8234))  # pixels
 EBV = ((0.6731, 0.00115, 0.03338),)  # magnitudes
-EXTINCTION = (1.2856, 0.8660, 0.4844)  # transmission is 10^(-a E(B-V)) in g, r, z
 
 
 RGB_OFFSET, RGB_Q, RGB_SCALES = 0.03, 20.0, (6.0, 3.4, 2.2)  # of the viewer; the scales on g, r, z
@@ -137,7 +137,7 @@ def _missing(fits, n, generator):
 def redden(images, generator):
     """Replace one Milky Way reddening by another, drawn from the survey's distribution."""
     change = _lognormal(EBV, len(images), generator) - _lognormal(EBV, len(images), generator)
-    factor = 10 ** (-torch.tensor(EXTINCTION) * change)
+    factor = 10 ** (-0.4 * torch.tensor([EXTINCTION[band] for band in BANDS]) * change)
     return images * factor[:, :, None, None].to(images.device)
 
 
