@@ -1,5 +1,7 @@
 """The one place that names a device, says what it multiplies fast, and draws noise for it."""
 
+from .errors import InputError
+
 
 def pick_device():
     """The fastest device at hand, as a ``torch.device``: CUDA, then Apple's MPS, then the CPU."""
@@ -20,6 +22,12 @@ def multiplies_bf16():
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
+def check_precision(precision):
+    """Raise InputError where ``precision`` is neither "fp32" nor "bf16"."""
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision is {precision!r}; choose 'fp32' or 'bf16'.")
+
+
 def autocast(device, precision):
     """A context in which ``device`` computes at ``precision``, "fp32" or "bf16".
 
@@ -28,6 +36,7 @@ def autocast(device, precision):
     """
     import torch
 
+    check_precision(precision)
     in_bf16 = precision == "bf16" and (device.type != "cpu" or multiplies_bf16())
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16)
 

@@ -16,7 +16,7 @@ class Embeddings:
 
     image, spectrum : (N, D) float32, unit length; targetid : (N,) int64;
     split : (N,) str, "train", "validation" or "test"; catalogue : columns (N,), NaN where unknown;
-    fingerprint : of the pairs that were embedded, "" where these are not kept.
+    fingerprint : of the pairs that were embedded, "" where these are not kept; towers : of what embedded them.
     """
 
     image: np.ndarray
@@ -25,6 +25,7 @@ class Embeddings:
     split: np.ndarray
     catalogue: dict = field(default_factory=dict)
     fingerprint: str = ""
+    towers: str = ""
 
     def __len__(self):
         return len(self.targetid)
@@ -54,7 +55,7 @@ class Embeddings:
             file["split"] = self.split.astype("S10")
             for name, column in self.catalogue.items():
                 file[f"catalogue/{name}"] = column
-            file.attrs["pairs"] = self.fingerprint
+            file.attrs.update({"pairs": self.fingerprint, "towers": self.towers})
 
     def to_parquet(self, path):
         """Write one row per galaxy; embeddings become fixed-size list columns."""
@@ -104,6 +105,7 @@ def _read(path):
                 file["split"][:].astype(str),
                 catalogue,
                 str(file.attrs.get("pairs", "")),
+                str(file.attrs.get("towers", "")),
             )
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; run notebook 04 (alignment) first.") from None

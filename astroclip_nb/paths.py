@@ -5,8 +5,11 @@
 
 import contextlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from .errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
@@ -49,6 +52,19 @@ class RunFolder:
 def data_folder() -> Path:
     """Where downloaded survey files and published weights are kept."""
     return home() / "data"
+
+
+def need_room(path, size):
+    """Raise InputError unless the disk that holds the folder of ``path`` has ``size`` bytes left.
+
+    Asked before a large file is begun: HDF5 may end the whole process where the disk is full.
+    """
+    free = shutil.disk_usage(Path(path).parent).free
+    if free < size:
+        raise InputError(
+            f"{path} takes {size / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB left; make room or give "
+            "another folder."
+        )
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ def execute(notebook, run, parameters, progress=True):
             )
     except DeadKernelError:
         raise InputError(
-            f"{Path(notebook).name}: its process was ended from outside, most likely for want of memory."
+            f"{Path(notebook).name}: its process was ended from outside, perhaps for want of memory or disk space."
         ) from None
     except RuntimeError as error:
         raise InputError(

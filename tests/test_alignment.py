@@ -89,7 +89,12 @@ def test_cache_is_reused_and_another_seed_is_not(pairs, tmp_path):
 @pytest.mark.parametrize(
     "change", [{"blur": True}, {"precision": "bf16"}, {"n_image_views": 1}, {"n_spectrum_views": 2}]
 )
-def test_a_cache_of_other_views_is_replaced(pairs, cached, tmp_path, change):
+def test_a_cache_of_other_views_is_replaced(pairs, cached, tmp_path, monkeypatch, change):
+    def zeros(encoder, views, precision):
+        views = list(views)
+        return np.zeros((len(views[0]), len(views), encoder.n_features), np.float16)
+
+    monkeypatch.setattr(features, "encode", zeros)
     path = Path(shutil.copy(cached.image.filename, tmp_path))
     stamp = path.stat().st_mtime_ns
     cache(pairs, path)
@@ -159,6 +164,21 @@ def test_a_cache_cut_off_while_it_was_created_is_replaced(pairs, cached, tmp_pat
     with open(cached.image.filename, "rb") as whole:
         (tmp_path / "features.h5").write_bytes(whole.read(3000))
     assert np.array_equal(cache(pairs, tmp_path / "features.h5").image, cached.image)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n_image_views": -1}, "-1 views of images and 1 of spectra"),
+        ({"precision": "fp16"}, "precision is 'fp16'; choose 'fp32' or 'bf16'"),
+    ],
+)
+def test_wrong_parameters_leave_the_cache_as_it_was(pairs, cached, tmp_path, change, said):
+    path = Path(shutil.copy(cached.image.filename, tmp_path))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=said):
+        cache(pairs, path, **change)
+    assert path.read_bytes() == before
 
 
 def test_a_cache_that_is_no_cache_is_refused(tmp_path):
@@ -258,6 +278,8 @@ def test_batch_rule_with_few_galaxies():
     assert features.batch_size_for(np.arange(40), 512) == 40
     with pytest.raises(InputError, match="too few"):
         features.batch_size_for(np.arange(1), 512)
+    with pytest.raises(InputError, match="a batch of 0 holds nothing to contrast"):
+        features.batch_size_for(np.arange(9), 0)
     batches = features.fixed_batches(np.arange(100, 170), 32)
     assert all(len(set(batch)) == 32 for batch in batches)
     assert set(np.concatenate(batches)) == set(range(100, 170))
@@ -324,6 +346,77 @@ def test_masked_bins_of_a_spectrum_without_ivar_are_no_flux(pairs, filling):
     expected = alignment.embed_spectra(spectrum, heads, flux, ivar)
     flux[:, 2000:5000] = filling
     np.testing.assert_allclose(alignment.embed_spectra(spectrum, heads, flux), expected, atol=1e-5)
+
+
+def spoilt(array, change):
+    array = np.array(array)
+    change(array)
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda flux, ivar: (flux, 0 * ivar), "the spectrum in row 0 has no valid bin .4 of 4 like that"),
+        (lambda flux, ivar: (np.nan * flux, ivar), "the spectrum in row 0 has no valid bin"),
+        (lambda flux, ivar: (spoilt(flux, lambda f: f[2].fill(0)), None), "row 2 has no valid bin .1 of 4"),
+        (lambda flux, ivar: (flux[:, :4000], ivar[:, :4000]), r"flux has shape \(4, 4000\), expected \(N, 7781\)"),
+        (lambda flux, ivar: (flux[0], None), r"flux has shape \(7781,\), expected \(N, 7781\)"),
+        (lambda flux, ivar: (flux[:0], None), r"flux has shape \(0, 7781\)"),
+        (lambda flux, ivar: (flux, ivar[:, 1:]), r"ivar has shape \(4, 7780\)"),
+    ],
+)
+def test_spectra_that_show_nothing_are_refused(pairs, change, said):
+    (_, spectrum), heads = tiny_encoders(), alignment.make_heads(512, 32, dimension=16)
+    flux, ivar = (pairs.read(name, np.arange(4)) for name in ("spectrum", "ivar"))
+    with pytest.raises(InputError, match=said):
+        alignment.embed_spectra(spectrum, heads, *change(flux, ivar))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: spoilt(x, lambda x: x[1, 0, :, 76].fill(np.nan)), "the image in row 1 is not finite, or zero"),
+        (lambda x: 0 * x, "the image in row 0 is not finite, or zero everywhere .4 of 4"),
+        (lambda x: np.ma.array(x, mask=np.indices(x.shape)[0] == 3), "the image in row 3 is not finite"),
+        (lambda x: x[:, :2], r"cutouts has shape \(4, 2, 152, 152\), expected \(N, 3, 152, 152\)"),
+        (lambda x: x[0], "cutouts has shape"),
+        (lambda x: x[:0], "cutouts has shape"),
+    ],
+)
+def test_images_that_show_nothing_are_refused(pairs, change, said):
+    (image, _), heads = tiny_encoders(), alignment.make_heads(512, 32, dimension=16)
+    with pytest.raises(InputError, match=said):
+        alignment.embed_images(image, heads, change(pairs.read("image", np.arange(4)).astype(np.float32)))
+
+
+def test_what_a_masked_array_masks_is_no_flux(pairs):
+    (_, spectrum), heads = tiny_encoders(), alignment.make_heads(512, 32, dimension=16)
+    flux, ivar = (pairs.read(name, np.arange(2)) for name in ("spectrum", "ivar"))
+    bad = np.zeros(flux.shape, bool)
+    bad[:, 100:900] = True
+    expected = alignment.embed_spectra(spectrum, heads, flux, np.where(bad, 0, ivar))
+    masked = np.ma.array(np.where(bad, 1e20, flux), mask=bad), np.ma.array(np.where(bad, 1e20, ivar), mask=bad)
+    for given in ((masked[0], ivar), (flux, masked[1]), masked):
+        np.testing.assert_array_equal(alignment.embed_spectra(spectrum, heads, *given), expected)
+
+
+def test_towers_of_two_trainings_do_not_mix(pairs, cached, split, tmp_path):
+    heads = [alignment.make_heads(512, 32, dimension=16, seed=seed) for seed in (0, 1)]
+    embeddings = alignment.embed(heads[0], cached, pairs, split)
+    embeddings.save(tmp_path / "embeddings.h5")
+    embeddings = load_embeddings(tmp_path / "embeddings.h5")
+    alignment.save_towers(tmp_path / "own", *tiny_encoders(), heads[0])
+    alignment.load_towers(tmp_path / "own", embeddings)
+    alignment.save_towers(tmp_path / "other", *tiny_encoders(), heads[1])
+    alignment.load_towers(tmp_path / "other")
+    with pytest.raises(InputError, match="holds other towers than made the embeddings"):
+        alignment.load_towers(tmp_path / "other", embeddings)
+    alignment.save_towers(tmp_path / "other", *tiny_encoders(seed=1), heads[1])
+    for kind in ("pt", "json"):
+        shutil.copy(tmp_path / "other" / f"image_encoder.{kind}", tmp_path / "own")
+    with pytest.raises(InputError, match="heads.pt was not trained on the encoders beside it"):
+        alignment.load_towers(tmp_path / "own")
 
 
 def test_missing_towers_name_the_notebook(tmp_path):

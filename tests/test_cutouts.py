@@ -70,6 +70,33 @@ def test_other_pixel_scale_keeps_flux_and_place(tmp_path, scale, size):
     assert np.abs(found[0] - truth).max() < 0.1 * truth.max()
 
 
+def test_cutouts_are_found_and_read_compressed(tmp_path):
+    image = np.random.default_rng(1).random((3, 160, 160)).astype(np.float32)
+    plain = write_cutout(tmp_path / "1.fits", image)
+    (tmp_path / "2.FITS").write_bytes(plain.read_bytes())
+    write_cutout(tmp_path / "3.fits.gz", image)
+    header = fits.getheader(plain)
+    packed = fits.CompImageHDU(image, header, compression_type="GZIP_1", quantize_level=0)
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "4.fits.fz")
+    (tmp_path / "5.fits.txt").write_text("none")
+    found = surveys.cutouts_in(tmp_path)
+    assert list(found) == [1, 2, 3, 4]
+    for path in found.values():
+        np.testing.assert_array_equal(surveys.read_legacy_cutout(path), image[:, 4:156, 4:156])
+
+
+def test_other_units_and_oblong_pixels_are_refused(tmp_path):
+    path = write_cutout(tmp_path / "a.fits", np.ones((3, 160, 160)))
+    fits.setval(path, "BUNIT", value="Jy")
+    with pytest.raises(InputError, match="BUNIT = 'Jy', expected nanomaggy"):
+        surveys.read_legacy_cutout(path)
+    fits.setval(path, "BUNIT", value="nanomaggy")
+    surveys.read_legacy_cutout(path)
+    fits.setval(path, "CD2_2", value=2 * 0.262 / 3600)
+    with pytest.raises(InputError, match="pixels of 0.262 x 0.524 arcsec, expected square ones"):
+        surveys.read_legacy_cutout(path)
+
+
 def test_pixels_that_are_not_finite_are_refused(tmp_path):
     image = np.ones((3, 160, 160))
     image[1, 3, :2] = np.nan, np.inf

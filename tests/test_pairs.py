@@ -179,12 +179,38 @@ def spoil(path, name, value=None):
         ("image", 5.0, r"'image' has shape \(\)"),
         ("targetid", h5py.SoftLink("/nowhere"), "'targetid' is a group or a broken link"),
         ("targetid", np.zeros(0, int), "holds no galaxies"),
+        ("redshift", np.full(40, -99.0), "'redshift' goes down to -99; write NaN where it is unknown"),
+        ("redshift", np.full(40, b"0.1"), "'redshift' has shape .* dtype .S3"),
     ],
 )
 def test_opening_says_what_is_wrong(path, name, value, said):
     spoil(path, name, value)
     with pytest.raises(InputError, match=said):
         P.open_pairs(path)
+
+
+def test_files_of_other_bands_and_pixels_are_refused(path):
+    for name, value, said in (
+        ("bands", b"zrg", "'bands' is 'zrg'"),
+        ("pixel_scale", 0.396, "'pixel_scale' is 0.396"),
+    ):
+        with h5py.File(path, "r+") as file:
+            before = file.attrs[name]
+            file.attrs[name] = value
+        with pytest.raises(InputError, match=said):
+            P.open_pairs(path)
+        with h5py.File(path, "r+") as file:
+            file.attrs[name] = before
+
+
+@pytest.mark.parametrize("chunks", [None, True])
+def test_numbers_in_the_byte_order_of_fits_are_read(path, data, chunks):
+    with h5py.File(path, "r+") as file:
+        del file["spectrum"]
+        file.create_dataset("spectrum", data=data["spectrum"].astype(">f4"), chunks=chunks)
+    with P.open_pairs(path) as pairs:
+        found = pairs.read("spectrum", [3, 1])
+    assert found.dtype.isnative and np.array_equal(found, data["spectrum"][[3, 1]].astype(np.float32))
 
 
 def test_opening_what_is_no_pairs_file(tmp_path):
@@ -288,6 +314,11 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path, data):
         P.create_pairs(tmp_path / "x.h5", 0, origin="simulated")
     with pytest.raises(InputError, match="column cannot be called image"):
         P.create_pairs(tmp_path / "x.h5", 4, origin="simulated", columns={"image": np.float32})
+    with pytest.raises(InputError, match="column 'name' is of <U3, expected numbers or bytes"):
+        P.create_pairs(tmp_path / "x.h5", 4, origin="simulated", columns={"name": "U3"})
+    with pytest.raises(InputError, match="x.h5.tmp takes .* GB and its disk has"):
+        P.create_pairs(tmp_path / "x.h5", 10**13, origin="simulated")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_full_disk_is_said_and_writing_goes_on_later(tmp_path, data):

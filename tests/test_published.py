@@ -177,7 +177,9 @@ def test_damaged_parquet_is_named(parquet):
     [
         ("targetid", ["a", "b"], "x.parquet: targetid holds object, expected an integer"),
         ("targetid", [1, None], "x.parquet: targetid holds float64, expected an integer"),
-        ("image", [1.0, 2.0], "x.parquet: 2 values of image in 2 rows"),
+        ("image", [1.0, 2.0], "x.parquet: image holds lists of no values"),
+        ("image", np.zeros((2, 3, 152, 152)).tolist(), r"image holds lists of \[\[3\], \[152\], \[152\]\] values"),
+        ("spectrum", [[0.0] * 7000, [0.0] * 8562], r"spectrum holds lists of \[\[7000, 8562\]\] values"),
         ("redshift", ["a", "b"], "'redshift' cannot be written as float32"),
     ],
 )

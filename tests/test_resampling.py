@@ -78,6 +78,27 @@ def test_resampling_refuses_disorder():
         resample(np.array([4000.0, 5000.0]), np.ones(3))
 
 
+def test_other_units_are_converted_where_told_and_refused_where_not():
+    from astropy import units
+
+    wavelength, flux = np.arange(3500.0, 9900), np.random.default_rng(3).normal(size=6400)
+    expected = resample(wavelength, flux)
+    found = resample(wavelength / 10 * units.nm, flux)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for wrong in (wavelength / 10, np.log10(wavelength)):
+        with pytest.raises(InputError, match="lie outside of 3600 to 9824 Angstrom; convert them"):
+            resample(wrong, flux)
+
+
+def test_what_masked_arrays_mask_does_not_count():
+    wavelength, flux = np.arange(3500.0, 9900), np.ones(6400)
+    bad = (wavelength > 5000) & (wavelength < 5100)
+    expected = resample(wavelength, flux, np.where(bad, 0.0, 1.0))
+    masked = np.ma.array(np.where(bad, 1e20, flux), mask=bad)
+    for given in ((masked, np.ones(6400)), (flux, np.ma.array(np.ones(6400), mask=bad))):
+        np.testing.assert_array_equal(resample(wavelength, *given), expected)
+
+
 def test_overlap_rows_sum_to_the_bins():
     edges, new_edges = np.array([0.0, 1, 3, 4]), np.array([0.5, 2, 3.5])
     np.testing.assert_allclose(overlap(edges, new_edges).toarray(), [[0.5, 1, 0], [0, 1, 0.5]])

@@ -37,6 +37,21 @@ def test_scale_and_offset_do_not_matter():
     assert torch.allclose(spectra.normalise(flux, ivar), spectra.normalise(100 * flux - 3, ivar), atol=1e-3)
 
 
+@pytest.mark.parametrize("unit", [1e-20, 1e-17, 1e6])
+def test_the_unit_of_the_flux_does_not_matter(unit):
+    """Spectra in erg/s/cm2/A, without the 1e-17 of DESI, are the same spectra."""
+    flux = (3 + torch.randn(5, 7781)) * torch.linspace(1, 2, 7781)
+    ivar = torch.ones(5, 7781)
+    flux[:, 50:60], ivar[:, 50:60] = 0, 0
+    for other, given in ((unit * flux, ivar), (unit * flux, None)):
+        valid = ivar if given is not None else spectra.estimated_ivar(flux)
+        seen = given if given is not None else spectra.estimated_ivar(other)
+        assert torch.isfinite(seen).all()
+        torch.testing.assert_close(
+            spectra.normalise(other, seen), spectra.normalise(flux, valid), rtol=1e-4, atol=1e-4
+        )
+
+
 def test_a_cosmic_ray_is_clipped_and_an_empty_spectrum_is_zero():
     flux, ivar = noisy(2)
     flux[0, 100] = 1e4

@@ -15,7 +15,7 @@ from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import alignment, spectra, survey_encoding, survey_shards
 from astroclip_nb.galaxies.features import cache_features
-from astroclip_nb.galaxies.pairs import open_pairs
+from astroclip_nb.galaxies.pairs import WAVELENGTH, open_pairs
 
 BOTH = ("image", "spectrum", "ivar", "redshift")
 
@@ -269,6 +269,10 @@ def test_memory_holds_a_block_at_a_time(shards, towers, tmp_path, monkeypatch):
         (lambda file: file["targetid"].write_direct(np.zeros(4, np.int64)), "unique"),
         (lambda file: (file.pop("image"), file.create_group("image")), "'image' is a group"),
         (lambda file: (file.pop("image"), file.create_dataset("image", data=1.0)), r"'image' has shape \(\)"),
+        (lambda file: file.update({"wavelength": WAVELENGTH - 600}), "'wavelength' runs from 3000.0 to 9224.0"),
+        (lambda file: file.update({"wavelength": np.log10(WAVELENGTH)}), "'wavelength' runs from 3.6 to 4.0"),
+        (lambda file: file.attrs.update(bands="zrg"), "attribute 'bands' is 'zrg', expected 'grz'"),
+        (lambda file: file.attrs.update(pixel_scale=0.396), "'pixel_scale' is 0.396, expected 0.262"),
     ],
 )
 def test_what_is_no_shard_is_refused(change, told, tmp_path):

@@ -290,6 +290,65 @@ def test_spectra_and_cutouts_matched(observed):
         assert set(pairs.catalogue) == {"redshift", "mag_g", "ebv"} and pairs.attributes["origin"] == "desi"
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"spectrum": lambda x: x[1:], "ivar": lambda x: x[1:]}, "'spectrum' has 2 rows and targetid 3"),
+        ({"redshift": lambda x: np.append(x, 0.2)}, "'redshift' has 4 rows and targetid 3"),
+        ({"ivar": lambda x: 0 * x}, "the spectrum of TARGETID 39627000000000000 has no valid bin"),
+        ({"ebv": lambda x: np.ma.array([1, 2, 3], mask=[0, 1, 0])}, "'ebv' has masked int64 values; fill them"),
+    ],
+)
+def test_columns_that_do_not_belong_together_are_refused(observed, change, said):
+    spectra, folder, path = observed
+    spectra = {name: change.get(name, np.asarray)(values) for name, values in spectra.items()}
+    with pytest.raises(InputError, match=said):
+        surveys.pairs_from_survey(spectra, surveys.cutouts_in(folder), path)
+    assert not path.exists()
+
+
+def test_columns_are_written_as_a_pairs_file_takes_them(observed):
+    """Text as bytes, masked numbers as unknown, masked flux as masked, and no redshift as an unknown one."""
+    spectra, folder, path = observed
+    del spectra["redshift"]
+    spectra["field"] = np.array(["north", "south", "south"])
+    spectra["ebv"] = np.ma.array([0.1, 0.2, 0.3], mask=[0, 0, 1])
+    spectra["spectrum"] = np.where(np.arange(7781) < 9, np.nan, spectra["spectrum"])
+    spectra["ivar"] = np.where(np.arange(7781) < 9, 0, spectra["ivar"])
+    surveys.pairs_from_survey(spectra, surveys.cutouts_in(folder), path)
+    with open_pairs(path) as pairs:
+        assert pairs.catalogue["field"].tolist() == [b"north", b"south"]
+        np.testing.assert_array_equal(pairs.catalogue["ebv"], [0.1, np.nan])
+        assert np.isnan(pairs.catalogue["redshift"]).all()
+        assert (pairs.read("spectrum", [0])[0, :9] == 0).all()
+
+
+def test_targetids_as_floats_are_refused(tmp_path):
+    """They would be those of other galaxies, whose redshifts these are not."""
+    coadd = write_coadd(tmp_path / "c.fits")
+    redrock = write_redrock(tmp_path / "r.fits", 39627000000000000 + np.arange(3))
+    table = fits.getdata(redrock, 1)
+    columns = [fits.Column("TARGETID", "D", array=table["TARGETID"].astype(float))]
+    columns += [column for column in table.columns if column.name != "TARGETID"]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "float.fits")
+    with pytest.raises(InputError, match="float.fits: column TARGETID holds >f8, which loses the last digits"):
+        surveys.read_spectra(coadd, tmp_path / "float.fits")
+
+
+def test_a_galaxy_with_two_redshifts_is_refused(tmp_path):
+    coadd = write_coadd(tmp_path / "c.fits")
+    targetid = 39627000000000000 + np.array([0, 1, 1])
+    same = write_redrock(tmp_path / "same.fits", targetid, Z=np.array([0.1, 0.2, 0.2002]))
+    np.testing.assert_allclose(surveys.read_spectra(coadd, same)["redshift"], [0.1, 0.2], atol=1e-3)
+    warned = write_redrock(
+        tmp_path / "warned.fits", targetid, Z=np.array([0.1, 0.2, 1.5]), ZWARN=np.array([0, 0, 4])
+    )
+    np.testing.assert_allclose(surveys.read_spectra(coadd, warned)["redshift"], [0.1, 0.2])
+    two = write_redrock(tmp_path / "two.fits", targetid, Z=np.array([0.1, 0.2, 1.5]))
+    with pytest.raises(InputError, match="two.fits: TARGETID 39627000000000001 stands in several rows"):
+        surveys.read_spectra(coadd, two)
+
+
 def test_a_bad_cutout_leaves_no_pairs_file(observed):
     spectra, folder, path = observed
     whole = (folder / "39627000000000002.fits").read_bytes()

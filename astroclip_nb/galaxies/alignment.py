@@ -14,10 +14,11 @@ from ..distributed import first_then_others, mean_over_processes, seeded_parts, 
 from ..embeddings import Embeddings
 from ..errors import InputError
 from . import images, spectra
-from .checkpoints import load_encoder, load_exactly, read_checkpoint, save_encoder
+from .checkpoints import fingerprint_of, load_encoder, load_exactly, read_checkpoint, save_encoder
 from .encoders import Frozen
 from .features import CachedBatches, Features, batch_size_for, cache_features, fixed_batches, shuffled
 from .inference import fast
+from .pairs import BANDS, WAVELENGTH
 
 
 def image_head(n_features, dimension=128):
@@ -206,7 +207,8 @@ def embed(heads, features, pairs, split):
         x, y = (torch.from_numpy(np.array(a[rows, 0])).float() for a in (features.image, features.spectrum))
         parts.append([vectors.cpu().numpy() for vectors in heads(x.to(device), y.to(device))])
     image, spectrum = (np.concatenate(vectors) for vectors in zip(*parts, strict=True))
-    return Embeddings(image, spectrum, pairs.targetid, split, pairs.catalogue, pairs.fingerprint)
+    towers = _with_heads([features.identity[f"{side}_encoder"] for side in ("image", "spectrum")], heads)
+    return Embeddings(image, spectrum, pairs.targetid, split, pairs.catalogue, pairs.fingerprint, towers)
 
 
 def save_towers(folder, image_encoder, spectrum_encoder, heads, **provenance):
@@ -215,35 +217,79 @@ def save_towers(folder, image_encoder, spectrum_encoder, heads, **provenance):
     save_encoder(image_encoder, folder / "image_encoder.pt", **provenance)
     save_encoder(spectrum_encoder, folder / "spectrum_encoder.pt", **provenance)
     dimension = heads.tower_a[-1].out_features
-    contrast.save_checkpoint({"dimension": dimension, "state": heads.state_dict()}, folder / "heads.pt")
+    of = [fingerprint_of(encoder) for encoder in (image_encoder, spectrum_encoder)]
+    content = {"dimension": dimension, "state": heads.state_dict(), "encoders": of}
+    contrast.save_checkpoint(content, folder / "heads.pt")
 
 
-def load_towers(folder):
-    """(image_encoder, spectrum_encoder, heads) as ``save_towers`` left them, in eval mode."""
+def load_towers(folder, embeddings=None):
+    """(image_encoder, spectrum_encoder, heads) as ``save_towers`` left them, in eval mode.
+
+    Raises InputError where the three files are of different trainings, or ``embeddings`` are of another.
+    """
     folder = Path(folder)
     if not (folder / "heads.pt").exists():
         raise InputError(f"{folder} holds no aligned towers; run notebook 04 (alignment) first.")
     encoders = [load_encoder(folder / f"{name}_encoder.pt") for name in ("image", "spectrum")]
-    content = read_checkpoint(folder / "heads.pt")
+    content, of = read_checkpoint(folder / "heads.pt"), [fingerprint_of(encoder) for encoder in encoders]
+    if not isinstance(content, dict) or content.get("encoders") != of:
+        raise InputError(f"{folder}: heads.pt was not trained on the encoders beside it; run notebook 04 again.")
     heads = make_heads(*(encoder.n_features for encoder in encoders), dimension=content["dimension"])
     load_exactly(heads, content["state"], folder / "heads.pt")
+    if embeddings is not None and embeddings.towers not in ("", _with_heads(of, heads)):
+        raise InputError(f"{folder} holds other towers than made the embeddings; run notebook 04 again.")
     return *encoders, heads.eval()
+
+
+def towers_fingerprint(image_encoder, spectrum_encoder, heads):
+    """16 hex digits that change with any weight of the towers."""
+    return _with_heads([fingerprint_of(encoder) for encoder in (image_encoder, spectrum_encoder)], heads)
+
+
+def _with_heads(encoders, heads):
+    """The towers' fingerprint from those of the encoders."""
+    digest = hashlib.sha256("".join(encoders).encode())
+    for name, value in heads.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def embed_spectra(spectrum_encoder, heads, flux, ivar=None):
     """Embeddings (N, 128) of spectra (N, 7781) from anywhere, given as arrays on the common grid.
 
-    Without ``ivar`` bins of exactly 0 count as masked, as ``spectra.estimated_ivar`` tells.
+    Without ``ivar`` bins of exactly 0 count as masked, as ``spectra.estimated_ivar`` tells; so do those that a
+    masked array masks. Raises InputError for arrays of another shape and for a spectrum without a valid bin.
     """
-    flux = torch.from_numpy(np.asarray(flux, np.float32))
-    ivar = spectra.estimated_ivar(flux) if ivar is None else torch.from_numpy(np.asarray(ivar, np.float32))
+    flux = _tensor("flux", flux, np.nan, (len(WAVELENGTH),))
+    ivar = spectra.estimated_ivar(flux) if ivar is None else _tensor("ivar", ivar, 0, (len(WAVELENGTH),))
+    _refuse_unobserved("spectrum", spectra.observed(flux, ivar), spectra.UNOBSERVED)
     return _embed(spectrum_encoder, heads.tower_b, spectra.normalise(flux, ivar))
 
 
 def embed_images(image_encoder, heads, cutouts):
-    """Embeddings (N, 128) of images (N, 3, S, S) in nanomaggies/pixel from anywhere, given as an array."""
-    crops = images.central_crop(torch.from_numpy(np.asarray(cutouts, np.float32)))
+    """Embeddings (N, 128) of images (N, 3, S, S) in nanomaggies/pixel from anywhere, given as an array.
+
+    Raises InputError for an array of another shape and for an image that is not finite or is zero everywhere.
+    """
+    cutouts = _tensor("cutouts", cutouts, np.nan, (len(BANDS), *np.shape(cutouts)[-1:] * 2))
+    crops = images.central_crop(cutouts)
+    _refuse_unobserved("image", images.observed(crops), images.UNOBSERVED)
     return _embed(image_encoder, heads.tower_a, crops)
+
+
+def _tensor(name, array, masked, shape):
+    """An array (N, *shape) as a float32 tensor, what a masked one masks as ``masked``."""
+    array = np.ma.filled(np.ma.asarray(array, np.float32), masked)
+    if array.shape[1:] != shape or not len(array):
+        expected = ", ".join(["N", *map(str, shape)])
+        raise InputError(f"{name} has shape {array.shape}, expected ({expected}), N > 0.")
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _refuse_unobserved(name, observed, why):
+    if not observed.all():
+        rows = torch.nonzero(~observed).flatten().tolist()
+        raise InputError(f"the {name} in row {rows[0]} {why} ({len(rows)} of {len(observed)} like that); drop it.")
 
 
 def _embed(encoder, head, batch):

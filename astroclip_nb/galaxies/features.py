@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..device import autocast, pick_device
+from ..device import autocast, check_precision, pick_device
 from ..distributed import share
 from ..errors import InputError
+from ..paths import need_room
 from . import images, spectra
 from .checkpoints import fingerprint_of
 from .inference import fast
@@ -76,6 +77,9 @@ def cache_features(
         "spectrum_encoder": fingerprint_of(spectrum_encoder), "image_views": n_image_views,
         "spectrum_views": n_spectrum_views, "blur": blur, "seed": seed, "precision": precision,
     }  # fmt: skip
+    check_precision(precision)
+    if min(n_image_views, n_spectrum_views) < 0:
+        raise InputError(f"{n_image_views} views of images and {n_spectrum_views} of spectra; give 0 or more.")
     path, n = Path(path), len(pairs)
     if (complete := _complete(path)) is not None and complete.identity == identity:
         return complete
@@ -94,12 +98,8 @@ def cache_features(
                     f"{pairs.path}: the image of TARGETID {first} has pixels that are not finite; drop it."
                 )
             ivar = tensors["ivar"] if pairs.has_ivar else spectra.estimated_ivar(tensors["spectrum"])
-            if not (seen := spectra.observed(tensors["spectrum"], ivar).cpu().numpy()).all():
-                warnings.warn(
-                    f"{pairs.path}: {(~seen).sum()} spectra have no valid bin, the first that of TARGETID "
-                    f"{pairs.targetid[some[~seen][0]]}; their features mean nothing, drop them.",
-                    stacklevel=2,
-                )
+            _warn_unobserved(pairs, some, "images are zero everywhere", images.observed(tensors["image"]))
+            _warn_unobserved(pairs, some, "spectra have no valid bin", spectra.observed(tensors["spectrum"], ivar))
             block_seed = np.random.SeedSequence((seed, int(some[0]))).generate_state(1)[0]
             generator = torch.Generator().manual_seed(int(block_seed))
             crops = image_views(tensors["image"], n_image_views, generator, blur)
@@ -111,6 +111,17 @@ def cache_features(
             bar.update(len(some))
         bar.close()
     return open_features(path)
+
+
+def _warn_unobserved(pairs, rows, what, observed):
+    """An encoder makes something of nothing too."""
+    unobserved = rows[~observed.cpu().numpy()]
+    if len(unobserved):
+        warnings.warn(
+            f"{pairs.path}: {len(unobserved)} {what}, the first that of TARGETID {pairs.targetid[unobserved[0]]}; "
+            "their features mean nothing, drop them.",
+            stacklevel=3,
+        )
 
 
 def _complete(path):
@@ -135,8 +146,10 @@ def _open_for_writing(path, identity, n, widths):
         except OSError:
             pass  # cut off while being created: nothing in it is worth keeping
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = h5py.File(path, "w")
     views = (1 + identity["image_views"], 1 + identity["spectrum_views"])
+    path.unlink(missing_ok=True)
+    need_room(path, 2 * n * sum(count * width for count, width in zip(views, widths, strict=True)))
+    file = h5py.File(path, "w")
     for name, count, width in zip(("image", "spectrum"), views, widths, strict=True):
         dataset = file.create_dataset(name, (n, count, width), np.float16)
         dataset[:1] = 0  # allocates the contiguous block, which has no place in the file before
@@ -165,11 +178,11 @@ def open_features(path, pairs=None):
             }
     except BlockingIOError:
         raise _busy(path) from None
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a feature cache ({error}); run notebook 04 again.") from None
     if done < n:
         raise InputError(f"{path}: {done} of {n} galaxies are encoded; run notebook 04 again to go on.")
-    if pairs is not None and identity["pairs"] != pairs.fingerprint:
+    if pairs is not None and identity.get("pairs") != pairs.fingerprint:
         raise InputError(f"{path} holds features of other galaxies than {pairs.path}; run notebook 04 again.")
     return Features(**maps, identity=identity)
 
@@ -190,6 +203,8 @@ def batch_size_for(rows, batch_size):
     """Galaxies per batch: ``batch_size``, or all of them where there are fewer."""
     if len(rows) < 2:
         raise InputError(f"{len(rows)} galaxies are too few to contrast with each other; give more pairs.")
+    if batch_size < 2:
+        raise InputError(f"a batch of {batch_size} holds nothing to contrast; give a batch_size of 2 or more.")
     return min(batch_size, len(rows))
 
 

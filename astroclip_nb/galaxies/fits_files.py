@@ -3,6 +3,8 @@
 import contextlib
 import warnings
 
+import numpy as np
+
 from ..errors import InputError
 
 
@@ -55,3 +57,14 @@ def numbers(path, table, name):
         found = f"{column.dtype} of shape {column.shape}"
         raise InputError(f"{path}: column {name} holds {found}, expected one number in each row; check the file.")
     return column
+
+
+def integers(path, table, name):
+    """Column ``name`` of a table, (n,) int64. InputError as for `numbers`, and where it holds floats."""
+    column = numbers(path, table, name)
+    if column.dtype.kind == "f":
+        raise InputError(
+            f"{path}: column {name} holds {column.dtype}, which loses the last digits of a TARGETID; store 64-bit "
+            "integers."
+        )
+    return column.astype(np.int64)

@@ -24,12 +24,13 @@ def read_rows(dataset, rows):
     """Rows of an h5py dataset in the order asked for, without fancy indexing: (len(rows), ...).
 
     A contiguous dataset is read past HDF5, a row at a time where it lies in the file, which is faster than a
-    memory map when the rows come from the disk; any other dataset run by run of consecutive rows.
+    memory map when the rows come from the disk; any other dataset run by run of consecutive rows. Numbers are in
+    the processor's byte order, whatever that of the file: PyTorch takes no other.
     """
     rows = indices(rows)
     if len(rows) and not 0 <= rows.min() <= rows.max() < len(dataset):
         raise IndexError(f"rows {rows.min()} to {rows.max()} of {dataset.name}, which has {len(dataset)}")
-    offset = dataset.id.get_offset()
+    offset, native = dataset.id.get_offset(), dataset.dtype.newbyteorder("=")
     if offset is not None:
         found = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
         with open(dataset.file.filename, "rb", buffering=0) as file:
@@ -37,9 +38,9 @@ def read_rows(dataset, rows):
                 file.seek(offset + int(rows[place]) * found[:1].nbytes)
                 if file.readinto(found[place : place + 1]) < found[:1].nbytes:
                     raise InputError(f"{file.name} ends within {dataset.name}; copy or make it again.")
-        return found
+        return found.astype(native, copy=False)
     unique, order = np.unique(rows, return_inverse=True)
-    found = np.empty((len(unique), *dataset.shape[1:]), dataset.dtype)
+    found = np.empty((len(unique), *dataset.shape[1:]), native)
     for begin, end in runs(unique):
         dataset.read_direct(found, np.s_[unique[begin] : unique[end - 1] + 1], np.s_[begin:end])
     return found if np.array_equal(unique, rows) else found[order]

@@ -15,6 +15,7 @@ from ..errors import InputError
 from .pairs import BANDS, EXTINCTION
 
 CROP = 96  # pixels a tower sees (Stein et al. 2021); a crop rotated by any angle needs 136
+UNOBSERVED = "is not finite, or zero everywhere"
 MAX_JITTER = 7  # pixels
 SIZE_SCALE = (0.9, 1.1)
 
@@ -64,6 +65,11 @@ def central_crop(images, size=CROP):
     _check_size(images, size)
     start = (images.shape[-1] - size) // 2
     return images[..., start : start + size, start : start + size]
+
+
+def observed(crops):
+    """Of which crops (N, 3, S, S) anything is known: all pixels finite and not all of them zero; (N,) bool."""
+    return crops.flatten(1).isfinite().all(1) & crops.flatten(1).any(1)
 
 
 def _check_size(images, size):

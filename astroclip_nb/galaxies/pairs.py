@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from ..errors import InputError
+from ..paths import need_room
 from ..splits import split_of as split_of  # as part of this module's interface
 from .hdf5 import indices, open_hdf5, read_rows
 
@@ -63,10 +64,10 @@ class Pairs:
 
     @functools.cached_property
     def fingerprint(self):
-        """16 hex digits of the galaxies, their origin and the data of 32 of them, not of the catalogue."""
+        """16 hex digits of the galaxies, their origin and the data of 256 of them, not of the catalogue."""
         digest = hashlib.sha256(json.dumps(self.attributes, sort_keys=True, default=str).encode())
         digest.update(self.targetid.tobytes())
-        some = np.unique(np.linspace(0, len(self) - 1, 32).astype(int))
+        some = np.unique(np.linspace(0, len(self) - 1, 256).astype(int))
         for name in DATA[: 3 if self.has_ivar else 2]:
             digest.update(self.read(name, some).tobytes())
         return digest.hexdigest()[:16]
@@ -116,7 +117,7 @@ def check(path, file):
     expected = {"image": images, "spectrum": spectra, "ivar": spectra, "wavelength": WAVELENGTH.shape}
     for name, found in file.items():
         shape = expected.get(name, (n,))
-        kinds = "i" if name == "targetid" else "f" if name in expected else COLUMN_KINDS
+        kinds = {"targetid": "i", "redshift": "fiu"}.get(name, "f" if name in expected else COLUMN_KINDS)
         if found.shape != shape or found.dtype.kind not in kinds:
             raise InputError(
                 f"{path}: dataset {name!r} has shape {found.shape} and dtype {found.dtype}, "
@@ -128,13 +129,30 @@ def check(path, file):
                     f"{path}: dataset {name!r} points to {source.file_name}, which is missing or no HDF5; "
                     "put it back or make the view again."
                 )
-    if not np.allclose(file["wavelength"][:], WAVELENGTH, rtol=0, atol=1e-3):
-        first, last = file["wavelength"][[0, -1]]
-        raise InputError(
-            f"{path}: dataset 'wavelength' runs from {first:.1f} to {last:.1f} Angstrom, "
-            "expected 3600 to 9824 in steps of 0.8; resample the spectra."
-        )
+    check_conventions(path, file)
+    lowest = np.nanmin(np.append(file["redshift"][:], 0.0))
+    if lowest < -0.1:
+        raise InputError(f"{path}: dataset 'redshift' goes down to {lowest:g}; write NaN where it is unknown.")
     _refuse_duplicates(path, file["targetid"][:])
+
+
+def check_conventions(path, file):
+    """Raise InputError where an open file says that its wavelengths, bands or pixels are others than ours."""
+    wavelength = file["wavelength"][:] if "wavelength" in file else WAVELENGTH
+    if wavelength.shape != WAVELENGTH.shape or not np.allclose(wavelength, WAVELENGTH, rtol=0, atol=1e-3):
+        first, last = wavelength.min(initial=np.inf), wavelength.max(initial=-np.inf)
+        raise InputError(
+            f"{path}: dataset 'wavelength' runs from {first:.1f} to {last:.1f} Angstrom in {wavelength.size} bins, "
+            f"expected 3600 to 9824 in {WAVELENGTH.size}, steps of 0.8; resample the spectra."
+        )
+    bands = "".join(np.atleast_1d(file.attrs.get("bands", "".join(BANDS))).astype(str))
+    if bands != "".join(BANDS):
+        raise InputError(f"{path}: attribute 'bands' is {bands!r}, expected 'grz'; reorder the images.")
+    scale = float(file.attrs.get("pixel_scale", PIXEL_SCALE))
+    if abs(scale / PIXEL_SCALE - 1) > 0.005:
+        raise InputError(
+            f"{path}: attribute 'pixel_scale' is {scale:g}, expected 0.262 arcsec; resample the images."
+        )
 
 
 def _refuse_duplicates(path, targetid):
@@ -246,6 +264,11 @@ def create_pairs(
         raise InputError(f"{path}: {n} galaxies are to be written, expected at least one.")
     if taken := sorted(NO_COLUMNS & set(columns)):
         raise InputError(f"{path}: a catalogue column cannot be called {', '.join(taken)}; give another name.")
+    for name, kind in columns.items():
+        if np.dtype(kind).kind not in COLUMN_KINDS:
+            raise InputError(
+                f"{path}: column {name!r} is of {np.dtype(kind)}, expected numbers or bytes; convert it."
+            )
     temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     attributes = {
@@ -256,6 +279,8 @@ def create_pairs(
     recipe = json.dumps([n, image_size, types, ivar, attributes], sort_keys=True, default=str)
     file = _reopen(temporary, recipe if resume else None)
     if file is None:
+        pixels = len(BANDS) * image_size**2
+        need_room(temporary, n * (2 * pixels + 4 * (1 + ivar) * len(WAVELENGTH)))
         file = _open_to_write(temporary, "w")
         file.create_dataset("image", (n, len(BANDS), image_size, image_size), np.float16)
         for name in ("spectrum", "ivar") if ivar else ("spectrum",):

@@ -227,12 +227,12 @@ def _read(source, read):
 
 
 def _unnest(source, batch, name, shape):
-    """Nested lists of a Parquet column as an array (n, *shape) float32."""
-    column = batch[name]
+    """Nested lists of a Parquet column as an array (n, *shape) float32; one list of all values will do too."""
+    column, lengths = getattr(batch[name], "storage", batch[name]), []
     while hasattr(column, "flatten") and column.type.num_fields:
+        sizes = np.unique(column.value_lengths().to_numpy(zero_copy_only=False))
+        lengths += [sizes.tolist()] if sizes.tolist() != [1] else []
         column = column.flatten()
-    values = column.to_numpy(zero_copy_only=False)
-    n = len(batch)
-    if values.size != n * np.prod(shape):
-        raise InputError(f"{source}: {values.size} values of {name} in {n} rows, expected {shape} in each row.")
-    return values.reshape(n, *shape).astype(np.float32, copy=False)
+    if lengths not in ([[side] for side in shape], [[int(np.prod(shape))]]):
+        raise InputError(f"{source}: {name} holds lists of {lengths or 'no'} values, expected {shape} in each row.")
+    return column.to_numpy(zero_copy_only=False).reshape(-1, *shape).astype(np.float32, copy=False)

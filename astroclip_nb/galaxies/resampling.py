@@ -44,17 +44,24 @@ def combine(wavelength, flux, ivar):
 def resample(wavelength, flux, ivar=None):
     """Spectra on any wavelength grid, linear or not, on the pairs grid.
 
-    wavelength (n,) vacuum Angstrom, increasing, the middles of the bins; flux (N, n) or (n,) per Angstrom;
-    ivar of the same shape, 0 where masked. Returns spectrum and ivar, both (N, 7781) float32.
+    wavelength (n,) vacuum Angstrom or an astropy Quantity, increasing, the middles of the bins; flux (N, n) or
+    (n,) per Angstrom; ivar of the same shape, 0 where masked; what a masked array masks is masked too. Returns
+    spectrum and ivar, both (N, 7781) float32.
 
     A new bin is the mean of the old ones it covers, weighted by the wavelength they share, so the integral of
     the flux is kept (as in SpectRes, Carnall 2017). Its variance is that of the weighted mean; correlations
     between neighbours are not kept. Masked and non-finite bins do not count; where less than half of a new
     bin is known, spectrum and ivar are 0. Without ``ivar`` the one returned is 1 where known, else 0.
     """
+    wavelength = wavelength.to_value("Angstrom") if hasattr(wavelength, "to_value") else wavelength
     wavelength = np.asarray(wavelength, float)
     if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
         raise InputError("Wavelengths have to be one increasing list; sort them and drop repeated ones.")
+    if wavelength[-1] < WAVELENGTH[0] or wavelength[0] > WAVELENGTH[-1]:
+        raise InputError(
+            f"Wavelengths from {wavelength[0]:g} to {wavelength[-1]:g} lie outside of 3600 to 9824 Angstrom; "
+            "convert them if they are in nm, micrometres or logarithms."
+        )
     if np.shape(flux)[-1] != len(wavelength):
         raise InputError(f"The flux has {np.shape(flux)[-1]} bins, its wavelengths {len(wavelength)}.")
     flux, weight = _masked(flux, np.ones_like(flux, float) if ivar is None else ivar)
@@ -73,7 +80,8 @@ def resample(wavelength, flux, ivar=None):
 
 def _masked(flux, ivar):
     """Both as (N, n) float64 and 0 where either is not finite or the inverse variance not positive."""
-    flux, ivar = np.atleast_2d(flux).astype(float), np.atleast_2d(ivar).astype(float)
+    filled = np.ma.filled(np.ma.asarray(flux, float), np.nan), np.ma.filled(np.ma.asarray(ivar, float), 0)
+    flux, ivar = map(np.atleast_2d, filled)
     good = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
     return np.where(good, flux, 0), np.where(good, ivar, 0)
 

@@ -8,6 +8,7 @@ import torch
 
 from ..device import noise
 
+UNOBSERVED = "has no valid bin"
 CLIP = 10.0  # standard deviations; sky residuals and cosmic rays beyond tell nothing about a galaxy
 NARROWEST = (1125, 5750)  # bins at 4500 and 8200 A, between which every spectrograph is taken to see
 ARM_EDGES = (2725, 4962)  # bins between the b, r and z arms of DESI, in the middle of their overlaps: 5780, 7570 A
@@ -26,12 +27,25 @@ def normalise(spectrum, ivar=None):
 
 
 def moments(spectrum, valid):
-    """Mean and standard deviation of each spectrum (N, L) over the bins marked ``valid``: (N, 1) float32 each."""
+    """Mean and standard deviation of each spectrum (N, L) over the bins marked ``valid``: (N, 1) float32 each.
+
+    In whatever unit the flux is: squares of some 1e-17 erg/s/cm2/A would be next to nothing in float32, so it is
+    divided by a power of two near its largest value first, which rounds nothing.
+    """
     flux = torch.where(valid, spectrum, 0.0).float()
+    _, exponent = torch.frexp(_largest(flux))
+    unit = torch.ldexp(torch.ones_like(flux[:, :1]), exponent)
+    flux = flux / unit
     count = valid.sum(1, keepdim=True).clamp(min=1)
     mean = flux.sum(1, keepdim=True) / count
     residual = torch.where(valid, flux - mean, 0.0)
-    return mean, (residual.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-8)
+    sigma = (residual.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-8)
+    return mean * unit, sigma * unit
+
+
+def _largest(flux):
+    """The largest absolute value of each spectrum (N, L): (N, 1), at least 1e-30."""
+    return flux.abs().amax(1, keepdim=True).clamp(min=1e-30)
 
 
 def observed(spectrum, ivar):
@@ -49,7 +63,8 @@ def estimated_ivar(spectrum):
     steps = (spectrum[:, 1:] - spectrum[:, :-1]).abs()
     steps = torch.where(valid[:, 1:] & valid[:, :-1], steps, torch.nan)
     sigma = 1.4826 * steps.nanmedian(1, keepdim=True).values / 2**0.5
-    return torch.where(valid & sigma.isfinite(), sigma.clamp(min=1e-8) ** -2, 0.0)
+    sigma = torch.maximum(sigma, 1e-8 * _largest(torch.where(valid, spectrum, 0.0)))
+    return torch.where(valid & sigma.isfinite(), (sigma**-2).clamp(max=1e38), 0.0)
 
 
 def signal_to_noise(spectrum, ivar):

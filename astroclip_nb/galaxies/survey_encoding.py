@@ -28,14 +28,13 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..paths import replacing
-from .alignment import load_towers
+from .alignment import load_towers, towers_fingerprint
 from .survey_shards import (
     encode_shard,
     identity_of,
     is_encoded,
     missing_and_doubled,
     open_shard,
-    towers_fingerprint,
 )
 
 TRIES = 3

@@ -20,15 +20,14 @@ from ..device import pick_device
 from ..errors import InputError
 from ..paths import replacing
 from . import images, spectra
-from .alignment import load_towers
-from .checkpoints import fingerprint_of
+from .alignment import load_towers, towers_fingerprint
 from .features import BLOCK, encode
 from .hdf5 import open_hdf5, read_rows
 from .inference import fast
-from .pairs import BANDS, DATA, NO_COLUMNS, WAVELENGTH, split_of
+from .pairs import BANDS, DATA, NO_COLUMNS, WAVELENGTH, check_conventions, split_of
 
 SIDES = ("image", "spectrum")
-UNSEEN = {"image": "is not finite, or zero everywhere", "spectrum": "has no valid bin"}
+UNOBSERVED = {"image": images.UNOBSERVED, "spectrum": spectra.UNOBSERVED}
 
 
 def open_shard(path):
@@ -56,6 +55,7 @@ def _check(path, file):
     for name, shape in expected.items():
         if name in file and (file[name].shape != shape or not n):
             raise InputError(f"{path}: dataset {name!r} has shape {file[name].shape}, expected {shape}, n > 0.")
+    check_conventions(path, file)
     if 0 < size < images.CROP:
         raise InputError(f"{path}: images have {size} pixels a side, a tower needs {images.CROP}.")
     if file["targetid"].dtype.kind not in "iu" or len(np.unique(file["targetid"][:])) < n:
@@ -74,14 +74,6 @@ def shard_fingerprint(file):
         if name in file:
             digest.update(f"{name}{file[name].shape}{file[name].dtype}".encode())
             digest.update(read_rows(file[name], some).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def towers_fingerprint(image_encoder, spectrum_encoder, heads):
-    """16 hex digits that change with any weight of the towers."""
-    digest = hashlib.sha256(f"{fingerprint_of(image_encoder)}{fingerprint_of(spectrum_encoder)}".encode())
-    for name, value in heads.state_dict().items():
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -147,7 +139,9 @@ def encode_shard(path, output, towers_folder, fingerprint, precision="fp32"):
                 view, seen = _read_view(side, shard, rows)
                 if not (seen := seen.cpu().numpy()).all():
                     first = file["targetid"][rows[~seen][0]]
-                    raise InputError(f"{path}: the {side} of TARGETID {first} {UNSEEN[side]}; mend it or drop it.")
+                    raise InputError(
+                        f"{path}: the {side} of TARGETID {first} {UNOBSERVED[side]}; mend it or drop it."
+                    )
                 embeddings[rows[0] : rows[-1] + 1] = _embed(side, view, towers, precision)
     return n
 
@@ -159,7 +153,7 @@ def _read_view(side, shard, rows):
     values = torch.from_numpy(read_rows(shard[side], rows)).to(device).float()
     if side == "image":
         crops = images.central_crop(values)
-        return crops, crops.flatten(1).isfinite().all(1) & crops.flatten(1).any(1)
+        return crops, images.observed(crops)
     if "ivar" in shard:
         ivar = torch.from_numpy(read_rows(shard["ivar"], rows)).to(device).float()
     else:
@@ -186,7 +180,7 @@ def _copy_columns(shard, file):
 def missing_and_doubled(outputs):
     """Sentences on galaxies lost or doubled between {shard: its embeddings}, by TARGETID; [] where all is well.
 
-    Holds 16 bytes per galaxy of the survey while it counts.
+    Holds some 50 bytes per galaxy of the survey while it counts.
     """
     problems, everything = [], [np.zeros(0, np.int64)]
     for path, output in outputs.items():

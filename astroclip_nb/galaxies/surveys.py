@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .fits_files import columns_of, data_of, numbers, open_fits
+from .fits_files import columns_of, data_of, integers, numbers, open_fits
 from .pairs import BANDS, EXTINCTION, IMAGE_SIZE, PIXEL_SCALE, WAVELENGTH, create_pairs
 from .resampling import combine, on_grid, overlap, resample
 
@@ -53,7 +53,7 @@ def read_desi_coadd(coadd, redrock=None):
     """
     with open_fits(coadd) as file:
         fibermap = data_of(coadd, file, "FIBERMAP")
-        targetid = numbers(coadd, fibermap, "TARGETID").astype(np.int64)
+        targetid = integers(coadd, fibermap, "TARGETID")
         arms = [_arm(coadd, file, arm, len(fibermap)) for arm in ARMS]
         wavelength = np.concatenate([arm[0] for arm in arms])
         flux, ivar = (np.concatenate([arm[k] for arm in arms], axis=1) for k in (1, 2))
@@ -110,12 +110,15 @@ def read_legacy_cutout(path, size=IMAGE_SIZE):
     is zero everywhere: the place was never observed in it, whatever a tower would make of that.
     """
     with open_fits(path) as file:
-        header, image = file[0].header, data_of(path, file, 0)
-        bands = str(header.get("BANDS", ""))
+        number = next((i for i, hdu in enumerate(file) if hdu.header.get("NAXIS") == 3), 0)  # 1 where compressed
+        header, image = file[number].header, data_of(path, file, number)
+        bands, unit = str(header.get("BANDS", "")), str(header.get("BUNIT", "nanomaggy"))
         if image.ndim != 3 or len(image) != len(bands):
             raise InputError(
                 f"{path}: an image of shape {image.shape} with BANDS = {bands!r}, expected (3, ny, nx) with 'grz'."
             )
+        if "nanomagg" not in unit.lower():
+            raise InputError(f"{path}: BUNIT = {unit!r}, expected nanomaggy; convert the image.")
         missing = [band for band in BANDS if band not in bands]
         if missing:
             raise InputError(f"{path}: BANDS = {bands!r} lacks {', '.join(missing)}; fetch the cut-out in grz.")
@@ -140,18 +143,23 @@ def read_legacy_cutout(path, size=IMAGE_SIZE):
 
 
 def cutouts_in(folder):
-    """Cut-outs of a folder by galaxy, {TARGETID: path}: the FITS files whose name is a TARGETID."""
+    """Cut-outs of a folder by galaxy, {TARGETID: path}: the FITS files, compressed or not, named <TARGETID>."""
     if not Path(folder).is_dir():
         raise InputError(f"{folder} is not a folder; give the one that holds the cut-outs, <TARGETID>.fits.")
-    return {int(path.stem): path for path in sorted(Path(folder).glob("*.fits")) if path.stem.isdigit()}
+    named = (
+        (re.fullmatch(r"(\d+)\.fits?(\.gz|\.fz)?", path.name.lower()), path) for path in Path(folder).iterdir()
+    )
+    return dict(sorted((int(name[1]), path) for name, path in named if name))
 
 
 def pairs_from_survey(spectra, cutouts, path, *, image_size=IMAGE_SIZE, origin="desi"):
     """Write a pairs file of the galaxies that have both a spectrum and a cut-out, matched by TARGETID.
 
     spectra : what :func:`read_spectra` returns; cutouts : {TARGETID: path}, see :func:`cutouts_in`. Returns
-    {"pairs", "without_image", "without_spectrum"}, the number of each.
+    {"pairs", "without_image", "without_spectrum"}, the number of each. Raises InputError where the columns of
+    ``spectra`` have different lengths or a spectrum has no valid bin.
     """
+    spectra = _as_columns(spectra)
     rows = [row for row, targetid in enumerate(spectra["targetid"].tolist()) if targetid in cutouts]
     if not rows:
         raise InputError(f"None of {len(spectra['targetid'])} spectra has a cut-out; name them <TARGETID>.fits.")
@@ -171,6 +179,25 @@ def pairs_from_survey(spectra, cutouts, path, *, image_size=IMAGE_SIZE, origin="
     }
 
 
+def _as_columns(spectra):
+    """The arrays as a pairs file takes them, one row for each galaxy; ``redshift`` NaN where it is not given."""
+    n = len(spectra["targetid"])
+    columns = {"redshift": np.full(n, np.nan, np.float32)}
+    for name, values in spectra.items():
+        values = np.ma.asarray(values)
+        if len(values) != n:
+            raise InputError(f"{name!r} has {len(values)} rows and targetid {n}; give one for each galaxy.")
+        if values.dtype.kind == "f":
+            values = values.filled(0 if name == "ivar" else np.nan)
+        elif np.ma.is_masked(values):
+            raise InputError(f"{name!r} has masked {values.dtype} values; fill them.")
+        columns[name] = np.char.encode(values.data) if values.dtype.kind == "U" else np.asarray(values)
+    if (empty := ~(np.isfinite(columns["spectrum"]) & (columns["ivar"] > 0)).any(1)).any():
+        raise InputError(f"the spectrum of TARGETID {columns['targetid'][empty][0]} has no valid bin; drop it.")
+    columns["spectrum"] = np.where(columns["ivar"] > 0, columns["spectrum"], 0)  # what is masked need not be finite
+    return columns
+
+
 def read_redshifts(path):
     """Redshift table of a redrock or zbest file: targetid (M,), redshift (M,), galaxy (M,) bool.
 
@@ -182,9 +209,22 @@ def read_redshifts(path):
         if number is None:
             raise InputError(f"{path}: no table with columns {', '.join(sorted(needed))}; give a redrock file.")
         table = data_of(path, file, number)
-        targetid, redshift, warning = (numbers(path, table, name) for name in ("TARGETID", "Z", "ZWARN"))
+        targetid = integers(path, table, "TARGETID")
+        redshift, warning = (numbers(path, table, name) for name in ("Z", "ZWARN"))
         galaxy = (table["SPECTYPE"] == "GALAXY") & (warning == 0)
-        return targetid.astype(np.int64), redshift.astype(np.float32), galaxy
+        _refuse_ambiguous(path, targetid[galaxy], redshift[galaxy])
+        return targetid, redshift.astype(np.float32), galaxy
+
+
+def _refuse_ambiguous(path, targetid, redshift):
+    """A galaxy in several rows is none to choose from where they disagree."""
+    order = np.lexsort((redshift, targetid))
+    same = np.diff(targetid[order]) == 0
+    if (apart := same & (np.diff(redshift[order]) > 1e-3)).any():
+        raise InputError(
+            f"{path}: TARGETID {targetid[order][1:][apart][0]} stands in several rows with different redshifts; "
+            "keep one of them."
+        )
 
 
 def _galaxies(path, spectra, redshifts):
@@ -265,13 +305,18 @@ def _pixel_scale(path, header):
     if "CD1_1" not in header and "CDELT1" not in header:
         raise InputError(f"{path}: the header gives no pixel scale (CD1_1 or CDELT1); fetch the cut-out again.")
     try:
-        scale = 3600 * float(np.mean(proj_plane_pixel_scales(WCS(header, naxis=2))))
+        sides = 3600 * proj_plane_pixel_scales(WCS(header, naxis=2))
+        scale = float(np.mean(sides))
     except ValueError:  # no numbers, or a matrix that maps the sky to a line
-        scale = np.nan
+        sides = scale = np.nan
     if not 0.01 < scale < 10:
         raise InputError(
             f"{path}: the header gives a pixel scale of {scale:g} arcsec, expected about {PIXEL_SCALE}; fetch the "
             "cut-out again."
+        )
+    if np.ptp(sides) > 0.01 * scale:
+        raise InputError(
+            f"{path}: pixels of {sides[0]:.3f} x {sides[1]:.3f} arcsec, expected square ones; resample it."
         )
     return scale
 

@@ -8,6 +8,8 @@ import functools
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -88,16 +90,23 @@ def _map(function, workers, *arguments):
     if workers == 1:
         yield from map(function, *arguments)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_leave_interrupts_alone)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_live_by_the_parent)
     try:
         yield from pool.map(function, *arguments)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_alone():
-    """Ctrl-C is for the parent, which ends its workers."""
+def _live_by_the_parent():
+    """Ctrl-C is for the parent, which ends its workers; where it was killed they end by themselves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_without(parent):
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _observe_block(seed, noise, block, count):
