@@ -128,12 +128,15 @@ def _described(html):
 def write_report(run, progress=True):
     """Execute ``paper/report.ipynb`` on a run and convert it: ``runs/<profile>/report.html``. Returns its path.
 
-    Raises InputError where notebooks of one system told of different data.
+    Raises InputError where one of notebooks 01 to 07 has not run, or those of one system told of different data.
     """
-    from .run import execute
+    from .run import execute, ordered_notebooks
 
-    run = run if isinstance(run, RunFolder) else RunFolder(run)
-    _refuse_mixed(run, read_metrics(run))
+    run, metrics = run if isinstance(run, RunFolder) else RunFolder(run), read_metrics(run)
+    _refuse_mixed(run, metrics)
+    needed = [path.stem for number, path in ordered_notebooks().items() if number <= "07"]
+    if missing := [name for name in needed if name not in metrics]:
+        raise InputError(f"{run.metrics} lacks what the report tells of {', '.join(missing)}; run them first.")
     executed = execute(REPORT_NOTEBOOK, run, {}, progress=progress)
     notebook_to_html(executed, run.report)
     return run.report

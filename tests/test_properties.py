@@ -278,6 +278,40 @@ def test_errors_with_noise_against_a_redshift_that_is_the_mean_flux():
     assert error.mean() == pytest.approx(np.sqrt(3 / 1000) / 9 * np.sqrt(2 / np.pi), rel=0.1)
 
 
+def test_ranges_and_levels_that_are_none_are_refused():
+    flux = np.ones((3, 7781))
+    for ranges in ([3600, 9824], [[9000, 5000]], [[100, 200]]):
+        with pytest.raises(InputError, match="ranges holds .* expected .first, last. in 3600 to 9824 A"):
+            properties.scores_by_range(flux, flux, flux[:, 0], None, ranges)
+    with pytest.raises(InputError, match="noise_levels holds .5, 0., expected ratios"):
+        properties.errors_with_noise(flux, flux, flux[:, 0], None, [5, 0])
+
+
+def test_quantities_that_are_hardly_known_are_left_out(aligned):
+    known = aligned.catalogue["log_mstar"]
+    few = np.where(aligned.split == "test", known, np.nan)
+    columns = {"log_mstar_true": few, "unknown": 0 * known + np.nan}
+    embeddings = replace(aligned, catalogue=aligned.catalogue | columns)
+    assert properties.well_known(embeddings, ("redshift", "log_mstar", "unknown", "none", "log_mstar_true")) == [
+        "redshift",
+        "log_mstar",
+    ]
+
+
+def test_scores_by_range_leave_out_what_has_no_bin_left():
+    redshift = np.linspace(0.1, 0.5, 40)
+    flux, ivar = np.repeat(redshift[:, None], 7781, 1), np.ones((40, 7781))
+    ivar[::2, :4000] = 0
+    seen = []
+
+    def predict(flux, ivar):
+        seen.append(len(flux))
+        return flux.mean(1)
+
+    properties.scores_by_range(flux, ivar, redshift, predict, [(3700, 5000), (7000, 8000)])
+    assert seen == [20, 40]
+
+
 def test_scores_by_range_of_a_redshift_that_stands_in_its_bins():
     """A predictor that reads the mean of the valid bins, of which only the middle ones tell the redshift."""
     redshift = np.linspace(0.1, 0.5, 50)

@@ -209,6 +209,15 @@ def test_embeddings_of_the_same_galaxies_before_their_data_changed_are_refused(t
         load_embeddings(tmp_path / "e.h5", pairs)
 
 
+def test_no_report_before_its_notebooks(tmp_path):
+    run = RunFolder(tmp_path)
+    report.record(run, "01_data", {}, {}, "aaaa")
+    with pytest.raises(
+        InputError, match="lacks what the report tells of 02_image_encoder, .* 07_structure; run them"
+    ):
+        report.write_report(run)
+
+
 def test_no_report_of_two_samples(tmp_path):
     run = RunFolder(tmp_path)
     for notebook, data in {"01_data": "a", "05_retrieval": "b", "09_hubble_data": "c"}.items():

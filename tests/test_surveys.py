@@ -323,6 +323,19 @@ def test_columns_are_written_as_a_pairs_file_takes_them(observed):
         assert (pairs.read("spectrum", [0])[0, :9] == 0).all()
 
 
+def test_several_files_are_read_as_one(tmp_path):
+    """Galaxies that are in two of them once, as the first has them."""
+    paths = [write_coadd(tmp_path / "a.fits"), write_coadd(tmp_path / "b.fits", n=6)]
+    redrock = write_redrock(tmp_path / "r.fits", 39627000000000000 + np.arange(3))
+    found = surveys.read_files(paths, [redrock, ""])
+    assert (found["targetid"] - 39627000000000000).tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(found["redshift"], [0.1, 0.25, 0.4, np.nan, np.nan])
+    assert found["spectrum"].shape == found["ivar"].shape == (5, 7781)
+    assert np.isnan(surveys.read_files(paths)["redshift"]).all()
+    with pytest.raises(InputError, match="2 files of spectra and 1 of redshifts"):
+        surveys.read_files(paths, [redrock])
+
+
 def test_targetids_as_floats_are_refused(tmp_path):
     """They would be those of other galaxies, whose redshifts these are not."""
     coadd = write_coadd(tmp_path / "c.fits")

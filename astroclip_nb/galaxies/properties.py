@@ -74,6 +74,8 @@ def errors_with_noise(flux, ivar, redshift, predict, levels, draws=8, seed=0):
 
     from . import spectra
 
+    if not all(level > 0 for level in levels):
+        raise InputError(f"noise_levels holds {list(levels)}, expected ratios of signal to noise above 0.")
     flux, ivar = (torch.from_numpy(np.asarray(array, np.float32)) for array in (flux, ivar))
     generator = torch.Generator().manual_seed(seed)
     own = spectra.signal_to_noise(flux, ivar)[:, 0].numpy()
@@ -95,12 +97,16 @@ def scores_by_range(flux, ivar, redshift, predict, ranges):
     """How well redshifts are found from less of each spectrum: {"3800-9200": r2, r2_error and `error_summary`}, ...
 
     flux, ivar (N, 7781); redshift (N,), NaN where unknown; predict(flux, ivar) gives redshifts; ranges : first and
-    last wavelength (A), outside of which every bin counts as never observed.
+    last wavelength (A), outside of which every bin counts as never observed; spectra without any bin left are left
+    out.
     """
-    known = labelled(redshift)
     found = {}
-    for first, last in ranges:
+    for limits in ranges:
+        first, last = limits if np.shape(limits) == (2,) else (np.inf, -np.inf)
         seen = (WAVELENGTH >= first) & (WAVELENGTH <= last)
+        if not seen.any():
+            raise InputError(f"ranges holds {limits}, expected [first, last] in 3600 to 9824 A.")
+        known = labelled(redshift) & (ivar[:, seen] > 0).any(1)
         predicted = predict(flux[known], np.where(seen, ivar[known], 0))
         error = np.abs(predicted - redshift[known]) / (1 + redshift[known])
         score = scores(redshift[known], predicted, "redshift")
@@ -171,6 +177,16 @@ class Prediction:
         """Plain numbers for a table or metrics.json."""
         named = {"quantity": self.quantity, "embedding": self.embedding}
         return named | self.scores | {"n_train": self.n_train, "n_unlabelled": self.n_unlabelled}
+
+
+def well_known(embeddings, quantities, k=16):
+    """Those of ``quantities`` known of enough galaxies: ``k`` of the training and two of the test split."""
+
+    def count(split, quantity):
+        return labelled(embeddings.catalogue[quantity][embeddings.split == split]).sum()
+
+    found = [name for name in quantities if name in embeddings.catalogue]
+    return [name for name in found if count("train", name) >= k and count("test", name) >= 2]
 
 
 def zero_shot(embeddings, quantities=("redshift", "log_mstar"), k=16):

@@ -43,6 +43,23 @@ def read_spectra(path, redshifts=None):
     )
 
 
+def read_files(paths, redshifts=()):
+    """:func:`read_spectra` of several files, each with its table of ``redshifts`` ("" for none), as one dict.
+
+    Has targetid, spectrum, ivar and redshift alone; of a galaxy in several files the first is taken.
+    """
+    redshifts = redshifts or [""] * len(paths)
+    if len(redshifts) != len(paths):
+        raise InputError(
+            f'{len(paths)} files of spectra and {len(redshifts)} of redshifts; give one for each, or "".'
+        )
+    parts = [read_spectra(path, table or None) for path, table in zip(paths, redshifts, strict=True)]
+    names = ("targetid", "spectrum", "ivar", "redshift")
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    rows = np.sort(np.unique(joined["targetid"], return_index=True)[1])
+    return {name: values[rows] for name, values in joined.items()}
+
+
 def read_desi_coadd(coadd, redrock=None):
     """Spectra of a DESI coadd file, its arms combined by inverse variance; a dict as in :func:`read_spectra`.
 
