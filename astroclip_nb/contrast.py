@@ -105,8 +105,8 @@ class FitConfig:
     """How to train.
 
     schedule : of the learning rate. "plateau" multiplies it by ``factor`` when the validation loss has not improved
-    for ``patience`` epochs; "warmup" increases it linearly over ``warmup_steps``, then keeps it constant; "cosine"
-    warms up likewise, then decays it to zero at ``total_steps``; "constant" keeps it.
+    for more than ``patience`` epochs; "warmup" increases it linearly over ``warmup_steps``, then keeps it constant;
+    "cosine" warms up likewise, then decays it to zero at ``total_steps``; "constant" keeps it.
     """
 
     epochs: int

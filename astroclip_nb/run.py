@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -212,4 +213,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's time limit ends it like Ctrl-C
     sys.exit(main())

@@ -8,7 +8,7 @@ from astroclip_nb.embeddings import Embeddings
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import properties
 from astroclip_nb.galaxies.pairs import WAVELENGTH
-from astroclip_nb.retrieval import unit
+from astroclip_nb.retrieval import nearest, unit
 
 
 @pytest.fixture
@@ -33,20 +33,17 @@ def aligned():
     return Embeddings(image, spectrum, np.arange(n), split, catalogue)
 
 
-@pytest.mark.parametrize("weights", ["distance", "uniform"])
-def test_knn_is_scikit_learns(data, weights):
+def test_knn_is_scikit_learns(data):
     from sklearn.neighbors import KNeighborsRegressor
 
     x, y = data
     both = np.stack([y, y**2], 1)
-    oracle = KNeighborsRegressor(16, weights=weights, algorithm="brute")
+    oracle = KNeighborsRegressor(16, weights="distance", algorithm="brute")
     oracle.fit(x[:1000].astype(np.float64), both[:1000])
     expected = oracle.predict(x[1000:].astype(np.float64))
-    predicted = properties.knn_predict(x[:1000], both[:1000], x[1000:], 16, weights)
+    predicted = properties.knn_predict(x[:1000], both[:1000], x[1000:], 16)
     np.testing.assert_allclose(predicted, expected, atol=1e-6)
-    np.testing.assert_allclose(
-        properties.knn_predict(x[:1000], y[:1000], x[1000:], 16, weights), expected[:, 0], atol=1e-6
-    )
+    np.testing.assert_allclose(properties.knn_predict(x[:1000], y[:1000], x[1000:], 16), expected[:, 0], atol=1e-6)
 
 
 def test_exact_match_takes_the_mean_of_its_twins(data):
@@ -65,11 +62,6 @@ def test_unlabelled_galaxies_teach_nothing(data):
     kept = np.arange(len(y)) % 3 > 0
     predicted = properties.knn_predict(x, np.where(kept, y, np.nan), x[:50])
     np.testing.assert_array_equal(predicted, properties.knn_predict(x[kept], y[kept], x[:50]))
-
-
-def test_unknown_weights_are_refused(data):
-    with pytest.raises(InputError, match="distance"):
-        properties.knn_predict(*data, data[0], weights="cosine")
 
 
 def test_scores_of_a_known_relation():
@@ -111,7 +103,6 @@ def test_bootstrap_error_is_the_scatter_of_repeated_samples():
     repeated = np.std([properties.scores(*sample(), bootstrap=2)["r2"] for _ in range(500)])
     found = [properties.scores(*sample()) for _ in range(20)]
     assert np.mean([row["r2_error"] for row in found]) == pytest.approx(repeated, rel=0.15)
-    assert all(row["r2_low"] < row["r2"] < row["r2_high"] for row in found)
 
 
 def test_zero_shot_table(aligned):
@@ -174,7 +165,6 @@ def test_density_against_integration(mixture):
     np.testing.assert_allclose(mixture.pit(true), pit, atol=1e-3)
     crps = np.trapezoid((below - (grid >= true[:, None])) ** 2, grid)
     np.testing.assert_allclose(mixture.crps(true), crps, atol=2e-5)
-    np.testing.assert_array_equal(mixture.pdf(grid[:9], [1])[0], mixture.pdf(grid[:9])[1])
 
 
 def test_density_keeps_the_neighbours_mean_and_variance():
@@ -193,7 +183,9 @@ def test_a_well_specified_density_is_calibrated():
     angle = rng.uniform(0, 3, 23_000)
     x = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
     z = 0.1 + 0.1 * angle + rng.normal(0, 0.01 + 0.01 * angle)  # noise that depends on where one is
-    density = properties.knn_density(x[3000:], z[3000:], x[:3000], k=64, weights="uniform")
+    _, index = nearest(x[:3000], x[3000:], 64)
+    weight = np.full(index.shape, 1 / 64)  # all of one place, so none is to count more
+    density = properties._kernel_density(z[3000:][index], weight, np.sum(weight**2, 1))
     found = properties.calibration(density, z[:3000])
     assert np.ptp(np.histogram(found["pit"], 10, (0, 1))[0]) < 120  # 300 each, Poisson 17
     for level, share in found["coverage"].items():

@@ -101,7 +101,7 @@ def whole_towers(image_encoder, spectrum_encoder, heads, *, finetune):
     return towers
 
 
-def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False, degrade=True):
+def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False):
     """batches(epoch) of new views in every epoch: crops (B, 3, 96, 96) and normalised spectra (B, 7781)."""
     size = batch_size_for(rows, batch_size)
 
@@ -114,27 +114,26 @@ def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False, degrade=True):
             for some, generator in seeded_parts(places, seed, epoch):
                 views = images.random_views(crops[some], generator)
                 views = images.blur(views, generator) if blur else views
-                seen = flux[some], ivar[some]
-                seen = spectra.degrade(*seen, generator) if degrade else seen
+                seen = spectra.degrade(flux[some], ivar[some], generator)
                 parts.append((views, spectra.normalise(*seen)))
             yield tuple(torch.cat(side) for side in zip(*parts, strict=True))
 
     return batches
 
 
-def align_fresh(towers, pairs, split, config, folder, *, batch_size=512, degrade=True, blur=False, **options):
+def align_fresh(towers, pairs, split, config, folder, *, batch_size=512, blur=False, **options):
     """Train ``whole_towers`` on fresh views, every encoder at every step; returns the history.
 
     The report's own way where the encoders are frozen, and the only one where they are tuned.
     """
     train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
-    batches = fresh_batches(pairs, train, batch_size, config.seed, degrade=degrade, blur=blur)
+    batches = fresh_batches(pairs, train, batch_size, config.seed, blur=blur)
 
     def validate(model):
         mine = turns(fixed_batches(validation, batch_size))
         return mean_loss(model, (central_views(pairs, rows) for rows in mine))
 
-    data_id = json.dumps([pairs.fingerprint, _digest(split), batch_size, degrade, blur])
+    data_id = json.dumps([pairs.fingerprint, _digest(split), batch_size, blur])
     return contrast.fit(towers, batches, validate, config, folder, data_id=data_id, **options)
 
 

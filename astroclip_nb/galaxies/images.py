@@ -28,17 +28,16 @@ EBV = ((0.6731, 0.00115, 0.03338),)  # magnitudes
 RGB_OFFSET, RGB_Q, RGB_SCALES = 0.03, 20.0, (6.0, 3.4, 2.2)  # of the viewer; the scales on g, r, z
 
 
-def rgb(images, m=RGB_OFFSET, q=RGB_Q, scales=RGB_SCALES):
+def rgb(images):
     """Colour pictures by the arcsinh stretch of the Legacy Survey viewer (Lupton et al. 2004).
 
-    images : (..., 3, S, S) g, r, z nanomaggies/pixel; scales : factors on g, r, z.
-    Returns (..., S, S, 3) red (z), green (r), blue (g) in 0..1.
+    images : (..., 3, S, S) g, r, z nanomaggies/pixel. Returns (..., S, S, 3) red (z), green (r), blue (g) in 0..1.
     """
-    scaled = np.asarray(images, np.float32) * np.asarray(scales, np.float32)[:, None, None] + m
+    scaled = np.asarray(images, np.float32) * np.asarray(RGB_SCALES, np.float32)[:, None, None] + RGB_OFFSET
     scaled = np.maximum(scaled, 0)
     mean = scaled.mean(-3, keepdims=True)
     mean = np.where(mean > 0, mean, 1e-6)
-    stretched = scaled * np.arcsinh(q * mean) / (math.sqrt(q) * mean)
+    stretched = scaled * np.arcsinh(RGB_Q * mean) / (math.sqrt(RGB_Q) * mean)
     return np.moveaxis(np.clip(stretched[..., ::-1, :, :], 0, 1), -3, -1)
 
 

@@ -31,15 +31,11 @@ SIDES = {
 REDSHIFT_OUTLIER = 0.05  # |dz| / (1 + z): a few times the scatter of good photometric redshifts of bright galaxies
 
 
-def neighbour_weights(distance, weights="distance"):
-    """Weights (Q, k), rows summing to 1: "uniform", or "distance" for 1/d.
+def neighbour_weights(distance):
+    """Weights 1/d of neighbours at ``distance`` (Q, k), rows summing to 1.
 
     As in scikit-learn, a query at distance 0 from some neighbours is given their mean alone.
     """
-    if weights not in ("distance", "uniform"):
-        raise InputError(f"weights must be 'distance' or 'uniform'; got {weights!r}.")
-    if weights == "uniform":
-        return np.full(distance.shape, 1 / distance.shape[1])
     with np.errstate(divide="ignore"):
         inverse = 1 / distance
     exact = np.isinf(inverse)
@@ -52,15 +48,15 @@ def labelled(y):
     return np.isfinite(np.asarray(y, np.float64)).reshape(len(y), -1).all(1)
 
 
-def knn_predict(train_x, train_y, query_x, k=16, weights="distance"):
-    """k-nearest-neighbour regression, equal to scikit-learn's KNeighborsRegressor(algorithm="brute").
+def knn_predict(train_x, train_y, query_x, k=16):
+    """k-nearest-neighbour regression, equal to scikit-learn's KNeighborsRegressor(weights="distance").
 
     train_x : (N, D); train_y : (N,) or (N, P), rows with a NaN are left out; query_x : (Q, D).
     Distances are Euclidean, on unit vectors a function of the cosine alone. Returns (Q,) or (Q, P) float64.
     """
     known = labelled(train_y)
     distance, index = nearest(query_x, np.asarray(train_x)[known], k)
-    weight = neighbour_weights(distance, weights)
+    weight = neighbour_weights(distance)
     return np.einsum("qk,qk...->q...", weight, np.asarray(train_y, np.float64)[known][index])
 
 
@@ -128,8 +124,8 @@ def error_summary(error):
 def scores(true, predicted, quantity="", bootstrap=500, seed=0):
     """How well ``predicted`` (N,) meets ``true`` (N,), NaN truths left out; a dict of plain numbers.
 
-    r2, with its bootstrap standard error r2_error and 95 % interval r2_low, r2_high; bias, the mean residual;
-    nmad, 1.4826 median |residual|, the standard deviation if residuals were Gaussian; outlier_fraction; n.
+    r2, with its bootstrap standard error r2_error; bias, the mean residual; nmad, 1.4826 median |residual|, the
+    standard deviation if residuals were Gaussian; outlier_fraction; n.
     For ``quantity="redshift"`` the residual is dz / (1 + z) and an outlier lies beyond 0.05; otherwise the
     residual is predicted - true and an outlier lies beyond 3 nmad (0.3 % of a Gaussian).
     Raises InputError where the true values are all alike.
@@ -148,8 +144,7 @@ def scores(true, predicted, quantity="", bootstrap=500, seed=0):
         residual = residual / (1 + true)
     nmad = 1.4826 * np.median(np.abs(residual))
     limit = REDSHIFT_OUTLIER if quantity == "redshift" else 3 * nmad
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    result = {"r2": r2, "r2_error": resampled.std(ddof=1), "r2_low": low, "r2_high": high}
+    result = {"r2": r2, "r2_error": resampled.std(ddof=1)}
     result |= {"bias": residual.mean(), "nmad": nmad, "outlier_fraction": np.mean(np.abs(residual) > limit)}
     return {name: float(value) for name, value in result.items()} | {"n": n}
 
@@ -284,11 +279,11 @@ class Density:
         """Expected value (Q,)."""
         return np.sum(self.weight * self.centre, 1)
 
-    def pdf(self, grid, rows=slice(None)):
-        """Density (Q, G) of the chosen rows on ``grid`` (G,)."""
-        x = (grid - self.centre[rows][..., None]) / self.width[rows][:, None, None]
-        norm = np.sqrt(2 * np.pi) * self.width[rows][:, None]
-        return np.einsum("qk,qkg->qg", self.weight[rows], np.exp(-(x**2) / 2)) / norm
+    def pdf(self, grid):
+        """Density (Q, G) on ``grid`` (G,)."""
+        x = (grid - self.centre[..., None]) / self.width[:, None, None]
+        norm = np.sqrt(2 * np.pi) * self.width[:, None]
+        return np.einsum("qk,qkg->qg", self.weight, np.exp(-(x**2) / 2)) / norm
 
     def pit(self, true):
         """Probability integral transform (Q,): the mass below the true value, uniform if calibrated."""
@@ -311,14 +306,14 @@ class Density:
         return result
 
 
-def knn_density(train_x, train_y, query_x, k, weights="distance"):
+def knn_density(train_x, train_y, query_x, k):
     """Density of a quantity given the embedding: a weighted kernel estimate over the k nearest neighbours.
 
     Arguments as `knn_predict`; returns a `Density`.
     """
     known = labelled(train_y)
     distance, index = nearest(query_x, np.asarray(train_x)[known], k)
-    weight = neighbour_weights(distance, weights)
+    weight = neighbour_weights(distance)
     return _kernel_density(np.asarray(train_y, np.float64)[known][index], weight, np.sum(weight**2, 1))
 
 

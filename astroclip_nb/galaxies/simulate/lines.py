@@ -46,8 +46,8 @@ def line_ratios(n2, r3, r2, s2, o1):
     """Luminosities relative to Halpha, (n, n_lines), from five ratios (n,).
 
     n2 [NII] 6585 / Halpha, r3 [OIII] 5008 / Hbeta, r2 [OII] / Hbeta, s2 [SII] / Halpha, o1 [OI] 6302 /
-    Halpha. Balmer lines: case B. Doublets: their atomic ratios, the density-dependent ones in the low-density
-    limit.
+    Halpha. Balmer lines: case B. Doublets: their atomic ratios, the density-dependent ones ([OII], [SII])
+    at about 70 electrons per cm3.
     """
     hbeta = 1 / BALMER_DECREMENT
     ratio = {
