@@ -34,7 +34,7 @@ def sparse_features(folder, n):
 
 
 def peak_memory(features, n):
-    """MB that training takes at most, beyond what the process had before."""
+    """MB beyond what the process had before, the most at any of the times a batch is handed over."""
     heads, optimizer = heads_and_optimizer()
     peak, before = 0.0, anonymous_memory()
 

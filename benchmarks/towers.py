@@ -120,13 +120,23 @@ def encoding(quick, repeats):
                 with torch.inference_mode():
                     return len(model(batch))
 
+            def in_bf16(batch, encoder=encoder):
+                """What a line more makes of the plain encoder."""
+                with torch.autocast("cpu", torch.bfloat16):
+                    return encoder(batch)
+
             models = {"plain": encoder} | {mode: inference.fast(encoder, mode) for mode, _ in modes}
+            if size == "published" and multiplies_bf16():
+                models["autocast"] = in_bf16
             rates = alternate({name: lambda m=m, f=timed: f(m) for name, m in models.items()}, repeats)
             for mode, aim in modes:
                 pair = {"plain": rates["plain"], "fast": rates[mode]}
                 found.append(
                     row(f"{kind} encoder, {size}, {mode}", "per s", pair, aim if size == "published" else None)
                 )
+            if "autocast" in rates:
+                pair = {"plain": rates["autocast"], "fast": rates["bf16"]}
+                found.append(row(f"{kind} encoder, {size}, bf16 by autocast against ours", "per s", pair))
     return found
 
 

@@ -243,6 +243,15 @@ def test_each_process_reads_its_own_rows(name, monkeypatch):
         torch.testing.assert_close(part, side[16:])
 
 
+def test_every_place_and_epoch_has_draws_of_its_own():
+    draws = [
+        torch.rand(1, generator=generator).item()
+        for epoch in (0, 1)
+        for _, generator in distributed.seeded_parts(np.arange(64), 0, epoch)
+    ]
+    assert len(set(draws)) == len(draws) == 8
+
+
 def test_processes_take_turns_at_validating(monkeypatch):
     """And each batch counts once, also where one process has more of them."""
     batches, taken, losses = list(range(5)), [], {}

@@ -69,9 +69,14 @@ def test_batches_pair_images_with_their_captions(hubble):
         first_batch(data, batch_size=500)
 
 
-def first_batch(data, batch_size=8, **variant):
+def first_batch(data, batch_size=8, epoch=0, **variant):
     parts = data.observations, data.rows["train"], Variant(1e-3, **variant), Recipe(1, batch_size), data.towers
-    return next(iter(batches(*parts)(0)))
+    return next(iter(batches(*parts)(epoch)))
+
+
+def test_every_epoch_has_its_own_order(hubble):
+    (first, _), (again, _), (second, _) = (first_batch(hubble[1], epoch=epoch) for epoch in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, second)
 
 
 def test_the_model_is_measured_before_training_where_it_will_train(hubble, monkeypatch, tmp_path):

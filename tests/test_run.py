@@ -32,8 +32,8 @@ def test_every_profile_names_only_known_parameters_and_its_own_run(profile):
     assert all("run" in chosen for chosen in runner.parameters_for(values, runner.ordered_notebooks()).values())
 
 
-def test_a_parameter_of_several_notebooks_means_one_thing():
-    """Profiles are flat: one value for a name, so every notebook that has it must describe it alike or share it."""
+def test_a_parameter_of_several_notebooks_is_of_one_type():
+    """Profiles are flat: one value for a name goes to every notebook that has it."""
     import papermill
 
     kinds = {}

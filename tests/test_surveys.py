@@ -196,10 +196,10 @@ def test_coadd_with_something_wrong(tmp_path, options, said):
         surveys.read_spectra(write_coadd(tmp_path / "c.fits", **options))
 
 
-def test_files_that_are_no_spectra(tmp_path, shared_data):
+def test_files_that_are_no_spectra(tmp_path):
     (tmp_path / "empty.fits").write_bytes(b"")
     (tmp_path / "text.fits").write_text("no FITS\n" * 1000)
-    whole = (shared_data / COADD).read_bytes()
+    whole = write_coadd(tmp_path / "whole.fits").read_bytes()
     for name, size in {"half.fits": 300_000, "header.fits": 4000}.items():
         (tmp_path / name).write_bytes(whole[:size])
     fits.PrimaryHDU(np.zeros((3, 9, 9))).writeto(tmp_path / "image.fits")
@@ -215,7 +215,7 @@ def test_files_that_are_no_spectra(tmp_path, shared_data):
         with pytest.raises(InputError, match=message):
             surveys.read_spectra(tmp_path / name)
     with pytest.raises(InputError, match="no table with columns SPECTYPE, TARGETID, Z, ZWARN"):
-        surveys.read_spectra(shared_data / COADD, tmp_path / "image.fits")
+        surveys.read_spectra(tmp_path / "whole.fits", tmp_path / "image.fits")
 
 
 @pytest.mark.filterwarnings("ignore")  # astropy's own, which differ from version to version
