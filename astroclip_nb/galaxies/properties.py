@@ -1,4 +1,4 @@
-"""Physical properties from embeddings: zero-shot and few-shot regression, redshift densities, scores."""
+"""Physical properties from embeddings: zero-shot and few-shot regression, and their scores."""
 
 import warnings
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ import numpy as np
 
 from ..errors import InputError
 from ..retrieval import nearest
-from .pairs import WAVELENGTH
 
 # Zero-shot R2 on DESI early data, k-NN with 16 neighbours and distance weights. "original": AstroCLIP,
 # version 1 of arXiv:2310.03024 (Lanusse, Parker et al. 2023); "reproduction": the report this package
@@ -58,67 +57,6 @@ def knn_predict(train_x, train_y, query_x, k=16):
     distance, index = nearest(query_x, np.asarray(train_x)[known], k)
     weight = neighbour_weights(distance)
     return np.einsum("qk,qk...->q...", weight, np.asarray(train_y, np.float64)[known][index])
-
-
-def errors_with_noise(flux, ivar, redshift, predict, levels, draws=8, seed=0):
-    """Redshift errors of spectra to which noise is added: {level: (signal, error)}, each (n * draws,).
-
-    flux, ivar : (N, L) spectra of known ``redshift`` (N,); predict(flux, ivar) gives their redshifts. At every
-    level of signal to noise (`spectra.signal_to_noise`) only spectra that have more count; error: |dz| / (1 + z).
-    """
-    import torch
-
-    from . import spectra
-
-    if not all(level > 0 for level in levels):
-        raise InputError(f"noise_levels holds {list(levels)}, expected ratios of signal to noise above 0.")
-    flux, ivar = (torch.from_numpy(np.asarray(array, np.float32)) for array in (flux, ivar))
-    generator = torch.Generator().manual_seed(seed)
-    own = spectra.signal_to_noise(flux, ivar)[:, 0].numpy()
-    found = {}
-    for level in levels:
-        chosen = np.flatnonzero(own > level)
-        signal, error = [], []
-        for _ in range(draws if len(chosen) else 0):
-            noisy = spectra.with_noise(flux[chosen], ivar[chosen], level, generator)
-            signal.append(spectra.signal_to_noise(*noisy)[:, 0].numpy())
-            predicted = predict(*(array.numpy() for array in noisy))
-            error.append(np.abs(predicted - redshift[chosen]) / (1 + redshift[chosen]))
-        if signal:
-            found[level] = np.concatenate(signal), np.concatenate(error)
-    return found
-
-
-def scores_by_range(flux, ivar, redshift, predict, ranges):
-    """How well redshifts are found from less of each spectrum: {"3800-9200": r2, r2_error and `error_summary`}, ...
-
-    flux, ivar (N, 7781); redshift (N,), NaN where unknown; predict(flux, ivar) gives redshifts; ranges : first and
-    last wavelength (A), outside of which every bin counts as never observed; spectra without any bin left are left
-    out.
-    """
-    found = {}
-    for limits in ranges:
-        first, last = limits if np.shape(limits) == (2,) else (np.inf, -np.inf)
-        seen = (WAVELENGTH >= first) & (WAVELENGTH <= last)
-        if not seen.any():
-            raise InputError(f"ranges holds {limits}, expected [first, last] in 3600 to 9824 A.")
-        known = labelled(redshift) & (ivar[:, seen] > 0).any(1)
-        predicted = predict(flux[known], np.where(seen, ivar[known], 0))
-        error = np.abs(predicted - redshift[known]) / (1 + redshift[known])
-        score = scores(redshift[known], predicted, "redshift")
-        found[f"{first:g}-{last:g}"] = {name: score[name] for name in ("r2", "r2_error")} | error_summary(error)
-    return found
-
-
-def error_summary(error):
-    """Median, largest and share within 0.05 of redshift errors |dz| / (1 + z) (N,); None where there are none."""
-    if not len(error):
-        return {"median_error": None, "largest_error": None, "within_0.05": None}
-    return {
-        "median_error": float(np.median(error)),
-        "largest_error": float(error.max()),
-        "within_0.05": float(np.mean(error <= 0.05)),
-    }
 
 
 def scores(true, predicted, quantity="", bootstrap=500, seed=0):
@@ -194,7 +132,7 @@ def zero_shot(embeddings, quantities=("redshift", "log_mstar"), k=16):
     train, test = embeddings.select("train"), embeddings.select("test")
     table = []
     for quantity in quantities:
-        y, true = (_column(part, quantity) for part in (train, test))
+        y, true = (column_of(part, quantity) for part in (train, test))
         known = labelled(true)
         missing = int((~labelled(y)).sum() + (~known).sum())
         for name, (fitted, asked) in SIDES.items():
@@ -204,7 +142,7 @@ def zero_shot(embeddings, quantities=("redshift", "log_mstar"), k=16):
     return table
 
 
-def _column(embeddings, quantity):
+def column_of(embeddings, quantity):
     """A catalogue column as float64. Raises InputError where there is none."""
     if quantity not in embeddings.catalogue:
         raise InputError(f"The catalogue has no column {quantity!r}; it has {sorted(embeddings.catalogue)}.")
@@ -228,8 +166,8 @@ def few_shot(
     from tqdm import tqdm
 
     train, test = embeddings.select("train"), embeddings.select("test")
-    train, test = (part.select(labelled(_column(part, quantity))) for part in (train, test))
-    y, true = _column(train, quantity), _column(test, quantity)
+    train, test = (part.select(labelled(column_of(part, quantity))) for part in (train, test))
+    y, true = column_of(train, quantity), column_of(test, quantity)
     counts = [*(count for count in sorted(counts) if count < len(y)), len(y)]
     r2 = {side: {model: np.empty((len(counts), len(seeds))) for model in ("knn", "mlp")} for side in sides}
     runs = [(side, i, j) for side in sides for i in range(len(counts)) for j in range(len(seeds))]
@@ -264,116 +202,3 @@ def mlp_predict(train_x, train_y, query_x, seed=0):
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping at max_iter is meant
         network.fit(scale * train_x, (train_y - mean) / sigma)
     return mean + sigma * network.predict(scale * query_x).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class Density:
-    """Densities of Q galaxies, each a mixture of k Gaussians: centre and weight (Q, k), width (Q,)."""
-
-    centre: np.ndarray
-    weight: np.ndarray
-    width: np.ndarray
-
-    @property
-    def mean(self):
-        """Expected value (Q,)."""
-        return np.sum(self.weight * self.centre, 1)
-
-    def pdf(self, grid):
-        """Density (Q, G) on ``grid`` (G,)."""
-        x = (grid - self.centre[..., None]) / self.width[:, None, None]
-        norm = np.sqrt(2 * np.pi) * self.width[:, None]
-        return np.einsum("qk,qkg->qg", self.weight, np.exp(-(x**2) / 2)) / norm
-
-    def pit(self, true):
-        """Probability integral transform (Q,): the mass below the true value, uniform if calibrated."""
-        from scipy.special import ndtr
-
-        return np.sum(self.weight * ndtr((true[:, None] - self.centre) / self.width[:, None]), 1)
-
-    def crps(self, true):
-        """Continuous ranked probability score (Q,), closed form (Grimit et al. 2006)."""
-        from scipy.special import ndtr
-
-        def spread(x, sigma):
-            t = x / sigma
-            return 2 * sigma * np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi) + x * (2 * ndtr(t) - 1)
-
-        result = np.sum(self.weight * spread(true[:, None] - self.centre, self.width[:, None]), 1)
-        for row, (centre, weight, width) in enumerate(zip(self.centre, self.weight, self.width, strict=True)):
-            among = spread(centre[:, None] - centre, np.sqrt(2) * width)
-            result[row] -= 0.5 * weight @ among @ weight
-        return result
-
-
-def knn_density(train_x, train_y, query_x, k):
-    """Density of a quantity given the embedding: a weighted kernel estimate over the k nearest neighbours.
-
-    Arguments as `knn_predict`; returns a `Density`.
-    """
-    known = labelled(train_y)
-    distance, index = nearest(query_x, np.asarray(train_x)[known], k)
-    weight = neighbour_weights(distance)
-    return _kernel_density(np.asarray(train_y, np.float64)[known][index], weight, np.sum(weight**2, 1))
-
-
-def contrastive_density(train_x, train_y, query_x, logit_scale, groups=128):
-    """Density of a quantity given a query of the *other* modality, by the likelihood that InfoNCE itself learned.
-
-    Where the loss is least, exp(logit_scale * cosine) is the density of a pair over that of strangers (van den
-    Oord et al. 2018, section 2.3). Every training galaxy is thus a possible partner of the query with that weight,
-    and its quantity a possible value. The values are grouped by rank, about equal numbers in each of ``groups``.
-    train_x : (N, D), query_x : (Q, D), unit vectors of the two modalities; train_y : (N,), NaN left out.
-    """
-    known = labelled(train_y)
-    order = np.argsort(np.asarray(train_y, np.float64)[known], kind="stable")
-    x, y = np.asarray(train_x)[known][order], np.asarray(train_y, np.float64)[known][order]
-    starts = np.unique(np.linspace(0, len(y), min(groups, len(y)), endpoint=False).astype(int))
-    parts = []
-    for some in np.array_split(query_x, max(1, len(query_x) // 512)):
-        logits = logit_scale * (some @ x.T)
-        weight = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
-        weight /= weight.sum(1, keepdims=True)
-        total = np.add.reduceat(weight, starts, 1)
-        parts.append((np.add.reduceat(weight * y, starts, 1) / total, total, np.sum(weight**2, 1)))
-    return _kernel_density(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
-
-def _kernel_density(y, weight, concentration, floor=1e-4):
-    """A `Density` around values y (Q, k) of given weights, rows summing to 1.
-
-    Silverman's width for the effective number of values, the inverse of ``concentration`` (Q,), the sum of squared
-    weights; at least ``floor``. They are drawn to their mean so that mean and variance stay what they were (Jones
-    1991), else every density would be too wide.
-    """
-    mean = np.sum(weight * y, 1, keepdims=True)
-    spread = np.sqrt(np.sum(weight * (y - mean) ** 2, 1, keepdims=True))
-    ratio = 0.9 * concentration[:, None] ** 0.2
-    centre = mean + (y - mean) * np.sqrt(1 - ratio**2)
-    return Density(centre, weight, np.maximum(ratio * spread, floor)[:, 0])
-
-
-def calibration(density, true):
-    """Is a `Density` as wide as its errors? dict: pit (Q,), coverage of central intervals, mean crps."""
-    pit = density.pit(true)
-    coverage = {level: float(np.mean(np.abs(pit - 0.5) <= level / 200)) for level in (50, 68, 95)}
-    return {"pit": pit, "coverage": coverage, "crps": float(density.crps(true).mean())}
-
-
-def redshift_densities(embeddings, logit_scale, counts=(8, 16, 32, 64)):
-    """p(z | embedding) of the test split from the training split: {name: `Density`} and the true redshifts (Q,).
-
-    For each of `SIDES`, from the k nearest neighbours, with the k of ``counts`` that minimises the CRPS on the
-    validation split. Cross-modal also by `contrastive_density`: the embedding of an image lies amid those of all
-    the spectra compatible with it, so its nearest neighbours are too similar to reflect the uncertainty.
-    """
-    train, validation, test = (embeddings.select(name) for name in ("train", "validation", "test"))
-    validation, test = (part.select(labelled(_column(part, "redshift"))) for part in (validation, test))
-    z, held_out = _column(train, "redshift"), _column(validation, "redshift")
-    densities = {}
-    for side, (fitted, asked) in SIDES.items():
-        x, x_held_out = getattr(train, fitted), getattr(validation, asked)
-        crps = {k: knn_density(x, z, x_held_out, k).crps(held_out).mean() for k in counts}
-        densities[side] = knn_density(x, z, getattr(test, asked), min(crps, key=crps.get))
-    densities["cross-modal, InfoNCE"] = contrastive_density(train.spectrum, z, test.image, logit_scale)
-    return densities, _column(test, "redshift")

@@ -211,7 +211,8 @@ def _as_columns(spectra):
         columns[name] = np.char.encode(values.data) if values.dtype.kind == "U" else np.asarray(values)
     if (empty := ~(np.isfinite(columns["spectrum"]) & (columns["ivar"] > 0)).any(1)).any():
         raise InputError(f"the spectrum of TARGETID {columns['targetid'][empty][0]} has no valid bin; drop it.")
-    columns["spectrum"] = np.where(columns["ivar"] > 0, columns["spectrum"], 0)  # what is masked need not be finite
+    for name in ("spectrum", "ivar"):  # what is masked need not be finite
+        columns[name] = np.where(columns["ivar"] > 0, columns[name], 0)
     return columns
 
 
