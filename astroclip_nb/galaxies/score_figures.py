@@ -218,7 +218,7 @@ def few_shot(result, quantity):
 def noise_tolerance(found, tolerance=0.05):
     """Redshift errors of spectra made noisier, each dot one draw of the noise.
 
-    found : {level: (signal, error)} as of `properties.errors_with_noise`. Rings are medians; above, the share of
+    found : {level: (signal, error)} as of `robustness.errors_with_noise`. Rings are medians; above, the share of
     errors of at most ``tolerance``.
     """
     figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 2.8), layout="constrained")
