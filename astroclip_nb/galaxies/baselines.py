@@ -153,13 +153,13 @@ def table(image_features, spectrum_features, split, catalogue, quantities=("reds
 def unaligned(image_features, spectrum_features, split, catalogue, quantities=("redshift", "log_mstar"), k=16):
     """What the encoders' features (N, F) and (N, F') hold before any head: k-NN, as a list of `Prediction`.
 
-    Named "image features before alignment" and "spectrum features before alignment".
+    Named "image features before the heads" and "spectrum features before alignment".
     """
     rows = []
     for name, x in (("image", image_features), ("spectrum", spectrum_features)):
         x = standardised(np.asarray(x, np.float32), split == "train")
         predict = functools.partial(knn_predict, k=k)
-        rows += predictions(f"{name} features before alignment", predict, x, split, catalogue, quantities)
+        rows += predictions(f"{name} features before the heads", predict, x, split, catalogue, quantities)
     return rows
 
 
