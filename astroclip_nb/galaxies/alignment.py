@@ -88,7 +88,7 @@ def mean_loss(model, batches):
     """Mean loss over the batches of (x, y) of all processes, for ``fit``: {"validation_loss": float}."""
     device = next(model.parameters()).device
     losses = [model.loss(*model(x.to(device), y.to(device))) for x, y in batches]
-    return {"validation_loss": mean_over_processes([float(loss) for loss in losses])}
+    return {"validation_loss": mean_over_processes([loss.item() for loss in losses])}
 
 
 def whole_towers(image_encoder, spectrum_encoder, heads, *, finetune):
