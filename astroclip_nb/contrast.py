@@ -71,6 +71,8 @@ class TwoTower(nn.Module):
         super().__init__()
         if objective not in ("softmax", "sigmoid"):
             raise InputError(f"objective is {objective!r}; choose 'softmax' or 'sigmoid'.")
+        if not logit_scale > 0:
+            raise InputError(f"logit_scale is {logit_scale}, expected a positive factor.")
         self.tower_a, self.tower_b, self.objective = tower_a, tower_b, objective
         log_scale = torch.tensor(float(logit_scale)).clamp(max=MAX_LOGIT_SCALE).log()
         self.log_logit_scale = nn.Parameter(log_scale, requires_grad=learn_scale)

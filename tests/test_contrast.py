@@ -91,6 +91,12 @@ def test_scale_that_starts_at_its_limit_can_still_fall(tmp_path):
         assert model.logit_scale < 0.99 * limit if moves else model.logit_scale.item() == pytest.approx(limit)
 
 
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan")])
+def test_a_scale_without_a_logarithm_is_refused(scale):
+    with pytest.raises(InputError, match="logit_scale is .* expected a positive factor"):
+        contrast.TwoTower(torch.nn.Identity(), torch.nn.Identity(), logit_scale=scale)
+
+
 def test_mlp_ends_in_a_linear_layer():
     layers = contrast.mlp([256, 256, 128, 128, 128], "prelu", dropout=0.1)
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]

@@ -46,6 +46,13 @@ def test_simulated_file(simulated):
         assert proposal.summariser == "simulated" and proposal.truth["kind"] in all_kinds()
 
 
+def test_no_images_and_no_pixels_are_refused(tmp_path):
+    with pytest.raises(InputError, match="max_images is 0; give every proposal at least one"):
+        simulate_observations(tmp_path / "x.h5", 3, seed=1, max_images=0, progress=False)
+    with pytest.raises(InputError, match="size is 0 pixels"):
+        from_previews(tmp_path / "x.h5", [], tmp_path, size=0)
+
+
 @pytest.mark.parametrize("size", [-4, 0, 2, 126])
 def test_a_size_that_no_camera_can_bin_is_refused_before_anything_is_drawn(tmp_path, size):
     with pytest.raises(InputError, match=f"size is {size} pixels, expected a multiple of 4"):

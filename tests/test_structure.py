@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import DBSCAN
 
+from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import structure
 
 
@@ -30,6 +31,11 @@ def test_clusters_are_numbered_by_size_whatever_they_were_called():
         renamed = np.array([names.get(name, name) for name in labels])
         np.testing.assert_array_equal(structure.by_size(renamed), expected)
     np.testing.assert_array_equal(structure.by_size(np.full(3, -1)), np.full(3, -1))
+
+
+def test_no_number_of_clusters_to_try_is_refused(blobs):
+    with pytest.raises(InputError, match="give most_clusters of at least 2"):
+        structure.kmeans_sweep(blobs[0], range(2, 2))
 
 
 @pytest.mark.parametrize("core_share", [0.5, 0.98])

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..errors import InputError
 from ..retrieval import nearest, unit
 
 
@@ -68,6 +69,8 @@ def kmeans_sweep(x, ks=range(2, 13), seed=0, silhouette_sample=5000):
     from sklearn.metrics import silhouette_score
 
     x, ks = unit(x), list(ks)
+    if not ks:
+        raise InputError("k-means needs a number of clusters to try; give most_clusters of at least 2.")
     sample = np.random.default_rng(seed).permutation(len(x))[:silhouette_sample]
     fits = [KMeans(k, n_init=4, random_state=seed).fit(x) for k in ks]
     silhouette = np.array([silhouette_score(x[sample], fit.labels_[sample]) for fit in fits])

@@ -187,6 +187,8 @@ def from_previews(path, proposals, folder, size=512, progress=True):
     where no proposal has a folder.
     """
     folder, problems = Path(folder), []
+    if size < 1:
+        raise InputError(f"size is {size} pixels; give 512, for instance.")
     if not any((folder / str(proposal.id)).is_dir() for proposal in proposals):
         raise InputError(
             f"{folder} holds no folder <proposal ID> for any of {len(proposals)} proposals; put previews there, "
@@ -210,12 +212,15 @@ def from_previews(path, proposals, folder, size=512, progress=True):
 def simulate_observations(path, n_proposals, seed, size=128, max_images=7, progress=True):
     """Write an observations file of simulated proposals, numbered from 10001, with their truth.
 
-    Raises InputError where ``size`` is not whole pixels of the camera that bins the most.
+    Raises InputError where ``size`` is not whole pixels of the camera that bins the most, or ``max_images`` is
+    below 1.
     """
     from .simulate.detector import INSTRUMENTS
     from .simulate.proposals import preview, propose
 
     coarsest = max(camera.binning for camera in INSTRUMENTS.values())
+    if max_images < 1:
+        raise InputError(f"max_images is {max_images}; give every proposal at least one.")
     if size < coarsest or size % coarsest:
         raise InputError(
             f"size is {size} pixels, expected a multiple of {coarsest}, which a simulated camera averages into "
