@@ -108,3 +108,12 @@ def test_speed_is_the_measured_one():
     assert f"by default as well, the whole job is {' / '.join(often)} times faster." in README
     for start, values in expected.items():
         assert row(start) == [" / ".join(values)], start
+
+
+def test_sizes_are_the_kept_ones():
+    kept = json.loads((REPOSITORY / "paper" / "results" / "frozen.json").read_text())["12_ablations"]
+    for size in ("small towers", "published sizes"):
+        found = kept["metrics"]["variants"][f"{size}, from scratch"]
+        r2 = " / ".join(f"{found[f'redshift/{side}']['r2']:.2f}" for side in SIDES)
+        assert f"{r2} and {100 * found['recall@10']:.1f} %" in README and f"or {found['steps']} steps" in README
+        assert f"({found['n_parameters'] / 1e6:.1f} million" in README
