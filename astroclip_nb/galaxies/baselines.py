@@ -153,7 +153,7 @@ def table(image_features, spectrum_features, split, catalogue, quantities=("reds
 def unaligned(image_features, spectrum_features, split, catalogue, quantities=("redshift", "log_mstar"), k=16):
     """What the encoders' features (N, F) and (N, F') hold before any head: k-NN, as a list of `Prediction`.
 
-    Named "image features before the heads" and "spectrum features before alignment".
+    Named "image features before the heads" and "spectrum features before the heads".
     """
     rows = []
     for name, x in (("image", image_features), ("spectrum", spectrum_features)):

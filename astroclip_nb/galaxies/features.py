@@ -147,8 +147,9 @@ def _open_for_writing(path, identity, n, widths):
             pass  # cut off while being created: nothing in it is worth keeping
     path.parent.mkdir(parents=True, exist_ok=True)
     views = (1 + identity["image_views"], 1 + identity["spectrum_views"])
+    freed = path.stat().st_size if path.exists() else 0
+    need_room(path, 2 * n * sum(count * width for count, width in zip(views, widths, strict=True)) - freed)
     path.unlink(missing_ok=True)
-    need_room(path, 2 * n * sum(count * width for count, width in zip(views, widths, strict=True)))
     file = h5py.File(path, "w")
     for name, count, width in zip(("image", "spectrum"), views, widths, strict=True):
         dataset = file.create_dataset(name, (n, count, width), np.float16)
