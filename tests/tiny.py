@@ -9,6 +9,7 @@ import torch
 
 from astroclip_nb.galaxies import pairs as pairs_module
 from astroclip_nb.galaxies.encoders import ImageEncoder, SpectrumEncoder
+from astroclip_nb.galaxies.features import cache_features
 
 
 @functools.cache
@@ -47,3 +48,9 @@ def tiny_encoders(seed=0):
     image = ImageEncoder("resnet10", binning=4)
     spectrum = SpectrumEncoder((8, 8, 32), binning=4, attended_wavelengths=True)
     return image.eval(), spectrum.eval()
+
+
+def cache(pairs, path, **options):
+    """The features of all tiny galaxies, two views of each image and one of each spectrum."""
+    options = {"n_image_views": 2, "n_spectrum_views": 1, "progress": False} | options
+    return cache_features(pairs, *tiny_encoders(), path, **options)
