@@ -157,7 +157,8 @@ def test_split_fractions_and_independence_of_order():
 
 def spoil(path, name, value=None):
     with h5py.File(path, "r+") as file:
-        del file[name]
+        if name in file:
+            del file[name]
         if value is not None:
             file[name] = value
 
@@ -180,6 +181,8 @@ def spoil(path, name, value=None):
         ("targetid", h5py.SoftLink("/nowhere"), "'targetid' is a group or a broken link"),
         ("targetid", np.zeros(0, int), "holds no galaxies"),
         ("redshift", np.full(40, -99.0), "'redshift' goes down to -99; write NaN where it is unknown"),
+        ("log_mstar", np.append(np.full(39, 10.5), -1.0), "'log_mstar' goes down to -1; write NaN where"),
+        ("log_mstar", np.full(40, b"10.5"), "'log_mstar' has shape .* dtype .S4"),
         ("redshift", np.full(40, b"0.1"), "'redshift' has shape .* dtype .S3"),
     ],
 )

@@ -35,6 +35,7 @@ EXTINCTION = {"g": 3.214, "r": 2.165, "z": 1.211}  # A/E(B-V) of the Legacy Surv
 FORMAT, VERSION = "astroclip-pairs", 1
 DATA = ("image", "spectrum", "ivar")
 NO_COLUMNS = {*DATA, "wavelength", "targetid"}
+LOWEST = {"redshift": -0.1, "log_mstar": 0.0, "log_mstar_true": 0.0}  # what no galaxy has: such values mean "none"
 COLUMN_KINDS = "fiubS"  # NumPy's letters for numbers, truth values and bytes
 
 
@@ -117,7 +118,8 @@ def check(path, file):
     expected = {"image": images, "spectrum": spectra, "ivar": spectra, "wavelength": WAVELENGTH.shape}
     for name, found in file.items():
         shape = expected.get(name, (n,))
-        kinds = {"targetid": "i", "redshift": "fiu"}.get(name, "f" if name in expected else COLUMN_KINDS)
+        kinds = "fiu" if name in LOWEST else "f" if name in expected else COLUMN_KINDS
+        kinds = "i" if name == "targetid" else kinds
         if found.shape != shape or found.dtype.kind not in kinds:
             raise InputError(
                 f"{path}: dataset {name!r} has shape {found.shape} and dtype {found.dtype}, "
@@ -130,9 +132,10 @@ def check(path, file):
                     "put it back or make the view again."
                 )
     check_conventions(path, file)
-    lowest = np.nanmin(np.append(file["redshift"][:], 0.0))
-    if lowest < -0.1:
-        raise InputError(f"{path}: dataset 'redshift' goes down to {lowest:g}; write NaN where it is unknown.")
+    for name in sorted(LOWEST.keys() & set(file)):
+        lowest = np.nanmin(np.append(file[name][:], np.inf))
+        if lowest <= LOWEST[name]:
+            raise InputError(f"{path}: dataset {name!r} goes down to {lowest:g}; write NaN where it is unknown.")
     _refuse_duplicates(path, file["targetid"][:])
 
 
