@@ -5,6 +5,7 @@ import inspect
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -25,32 +26,53 @@ HERE = Path(__file__).resolve().parent
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
+@contextmanager
+def in_float64():
+    """Rounding would hide an error as large as itself: here whatever is made, or asks for float32, is float64."""
+    single = torch.Tensor.float
+    torch.Tensor.float = torch.Tensor.double
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.Tensor.float = single
+        torch.set_default_dtype(torch.float32)
+
+
 def models():
     """{name: (model, a batch of 32)} of all that trains over several processes."""
     torch.manual_seed(0)
     image_encoder, spectrum_encoder = tiny_encoders()
-    heads = contrast.TwoTower(contrast.mlp([12, 16, 8]), contrast.mlp([9, 16, 8]), learn_scale=True)
+    heads, both = (
+        contrast.TwoTower(contrast.mlp([12, 16, 8]), contrast.mlp([9, 16, 8]), learn_scale=True, within=within)
+        for within in (0.0, 0.5)
+    )
     views = 0.1 * torch.rand(2, 32, 3, 96, 96)
     flux, ivar = torch.randn(32, 7781), torch.rand(32, 7781)
     spectra = pretrain.autoencoder_inputs(flux, ivar, torch.linspace(0.1, 0.3, 32))
     return {
         "alignment": (heads, (torch.randn(32, 12), torch.randn(32, 9))),
+        "contrast within": (both, (torch.randn(32, 12), torch.randn(32, 9), torch.randn(32, 9))),
         "MoCo": (pretrain.MoCo(image_encoder, dimension=16, queue=64), tuple(views)),
         "autoencoder": (pretrain.SpectrumAutoencoder(spectrum_encoder), spectra),
     }
 
 
+@in_float64()
 def measure():
     """{name: loss, gradients, and buffers after it} of one step of training with each model."""
     found = {}
     for name, (model, batch) in models().items():
         distributed.share_batch_norms(model).train()
-        loss = model.loss(*model(*map(distributed.share, batch)))
+        x, *y = map(distributed.share, batch)
+        a, b = model(x, torch.cat(y))
+        two_towers = isinstance(model, contrast.TwoTower)
+        loss = model.loss(a, b) + (model.loss_within(a, b) if two_towers else 0)
         loss.backward()
         distributed.average_gradients(model.parameters())
         gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
         with torch.inference_mode():
-            validation = model.eval().loss(*model(*map(distributed.share, batch))) if name != "alignment" else None
+            validation = None if two_towers else model.eval().loss(*model(x, *y))
         found[name] = {
             "loss": loss.detach(),
             "gradients": gradients,
@@ -131,21 +153,22 @@ def results(tmp_path_factory):
     return one, two, [torch.load(path, weights_only=True) for path in paths]
 
 
-@pytest.mark.parametrize("name", ["alignment", "MoCo", "autoencoder"])
+@pytest.mark.parametrize("name", ["alignment", "contrast within", "MoCo", "autoencoder"])
 def test_loss_gradients_and_statistics_are_one_processs(name, results):
-    """To 1e-5 of each tensor's largest value; MoCo's with batch norm in training mode, and its queue."""
+    """To 1e-9 of each tensor's largest value; MoCo's with batch norm in training mode, and its queue."""
     *_, (one, *both) = results
     assert one["rows"] == 32
     for part in both:
         assert part["rows"] == 16
         found, expected = part["steps"][name], one["steps"][name]
-        torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(found["validation"], expected["validation"], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-9, atol=0)
+        torch.testing.assert_close(found["validation"], expected["validation"], rtol=1e-9, atol=0)
         for kind in ("gradients", "buffers"):
             assert found[kind].keys() == expected[kind].keys()
             for key, tensor in expected[kind].items():
                 largest = max(float(tensor.abs().max()), 1e-3)
-                torch.testing.assert_close(found[kind][key], tensor, rtol=0, atol=1e-5 * largest, msg=key)
+                assert tensor.dtype in (torch.float64, torch.int64)
+                torch.testing.assert_close(found[kind][key], tensor, rtol=0, atol=1e-9 * largest, msg=key)
 
 
 def test_training_follows_the_same_course(results):
@@ -218,6 +241,7 @@ BATCHES = {
     "MoCo": lambda pairs: pretrain.moco_batches(pairs, np.arange(64), 32),
     "autoencoder": lambda pairs: pretrain.autoencoder_batches(pairs, np.arange(64), 32),
     "alignment": lambda pairs: alignment.fresh_batches(pairs, np.arange(64), 32),
+    "two spectra": lambda pairs: alignment.fresh_batches(pairs, np.arange(64), 32, two_spectra=True),
     "cached features": lambda pairs: CachedBatches(
         Features(*np.random.default_rng(0).random((2, 64, 3, 8), np.float32), {}), np.arange(64), 32
     ),
@@ -240,7 +264,8 @@ def test_each_process_reads_its_own_rows(name, monkeypatch):
         half = next(iter(BATCHES[name](pairs)(0)))
     assert [len(some) for some in rows] == len(rows) // 2 * [32] + len(rows) // 2 * [16]
     for side, part in zip(whole, half, strict=True):
-        torch.testing.assert_close(part, side[16:])
+        views = zip(side.split(32), part.split(16), strict=True)  # one of each galaxy, or two below each other
+        assert all(torch.equal(mine, of_all[16:]) for of_all, mine in views)
 
 
 def test_every_place_and_epoch_has_draws_of_its_own():
