@@ -64,16 +64,19 @@ class TwoTower(nn.Module):
 
     objective : "softmax" (InfoNCE) or "sigmoid"; logit_scale is the multiplier of the cosines itself. With
     ``learn_scale`` its logarithm is trained, as CLIP does, and it is exponentiated before every use. It starts at
-    100 at most, and `limit_scale` keeps it there.
+    100 at most, and `limit_scale` keeps it there. within : weight of the contrast between two views of what tower b
+    sees, of batches that hold both; contrast across alone lets tower b forget what tower a cannot see.
     """
 
-    def __init__(self, tower_a, tower_b, *, logit_scale=15.5, learn_scale=False, objective="softmax"):
+    def __init__(self, tower_a, tower_b, *, logit_scale=15.5, learn_scale=False, objective="softmax", within=0.0):
         super().__init__()
         if objective not in ("softmax", "sigmoid"):
             raise InputError(f"objective is {objective!r}; choose 'softmax' or 'sigmoid'.")
         if not logit_scale > 0:
             raise InputError(f"logit_scale is {logit_scale}, expected a positive factor.")
-        self.tower_a, self.tower_b, self.objective = tower_a, tower_b, objective
+        if not within >= 0:
+            raise InputError(f"the weight of the contrast within is {within}, expected 0 or more.")
+        self.tower_a, self.tower_b, self.objective, self.within = tower_a, tower_b, objective, within
         log_scale = torch.tensor(float(logit_scale)).clamp(max=MAX_LOGIT_SCALE).log()
         self.log_logit_scale = nn.Parameter(log_scale, requires_grad=learn_scale)
         self.logit_bias = nn.Parameter(torch.tensor(-10.0), requires_grad=objective == "sigmoid")
@@ -90,11 +93,20 @@ class TwoTower(nn.Module):
         self.log_logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     def forward(self, x, y):
-        """Unit vectors (B, D) of each tower's input."""
+        """Unit vectors (B, D) of each tower's input; (2 B, D) of y where it holds second views below the first."""
         return F.normalize(self.tower_a(x).float(), dim=-1), F.normalize(self.tower_b(y).float(), dim=-1)
 
     def loss(self, a, b):
-        """The objective on unit vectors (B, D), a scalar; in training on those of all processes together."""
+        """The objective on unit vectors (B, D), a scalar; in training on those of all processes together.
+
+        Second views in ``b`` (2 B, D) do not count."""
+        return self._objective(a, b[: len(a)])
+
+    def loss_within(self, a, b):
+        """``within`` times the objective between the two views in ``b`` (2 B, D); 0 where it holds one."""
+        return self.within * self._objective(*b.split(len(a))) if len(b) == 2 * len(a) else 0.0
+
+    def _objective(self, a, b):
         if self.training:
             a, b = gather(a), gather(b)
         if self.objective == "sigmoid":
@@ -178,8 +190,9 @@ class Schedule:
 
 
 def train_epoch(model, batches, optimizer, schedule, precision="fp32"):
-    """One pass over ``batches`` of (x, y), this process's rows of each; returns the mean training loss."""
+    """One pass over ``batches`` of (x, y), this process's rows of each; returns the mean of ``model.loss``."""
     device = next(model.parameters()).device
+    two_towers = isinstance(model, TwoTower)
     total, count = 0.0, 0
     model.train()
     for x, y in batches:
@@ -187,11 +200,12 @@ def train_epoch(model, batches, optimizer, schedule, precision="fp32"):
         with autocast(device, precision):
             a, b = model(x, y)
         loss = model.loss(a, b)  # outside: under autocast its cosines would be bf16
+        within = model.loss_within(a, b) if two_towers else 0.0
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss + within).backward()
         average_gradients(model.parameters())
         optimizer.step()
-        if isinstance(model, TwoTower):
+        if two_towers:
             model.limit_scale()
         schedule.after_step()
         total, count = total + loss.detach(), count + 1

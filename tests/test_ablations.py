@@ -75,9 +75,11 @@ def test_a_variant_changes_what_it_names_and_nothing_else(name, setting, tmp_pat
     usual = {
         "batch_size": 512, "validation_batch_size": 512, "passes": 1, "shuffle_pairs": False, "progress": False,
         "views": 2, "train": n_train, "dimension": 128, "logit_scale": 15.5, "learn_scale": False, "seed": 0,
+        "within_spectra": 0.0,
     }  # fmt: skip
     changes = {
-        "as reported": {}, "shuffled pairs": {"shuffle_pairs": True}, "logit scale 1": {"logit_scale": 1.0},
+        "as reported": {}, "contrast within spectra too": {"within_spectra": 0.5},
+        "shuffled pairs": {"shuffle_pairs": True}, "logit scale 1": {"logit_scale": 1.0},
         "logit scale 2.74": {"logit_scale": 2.74}, "logit scale learned": {"learn_scale": True},
         "32 dimensions": {"dimension": 32}, "512 dimensions": {"dimension": 512},
         "batch of 128": {"batch_size": 128}, "one view": {"views": 1},

@@ -139,6 +139,45 @@ def test_fit_aligns_planted_pairs(tmp_path):
     assert [row["extra"] for row in history] == [1.0] * 15
 
 
+def test_contrast_within_is_between_the_second_halves():
+    a, first, second = F.normalize(torch.randn(3, 32, 8), dim=-1)
+    model = contrast.TwoTower(nn.Identity(), nn.Identity(), within=0.3)
+    both = torch.cat([first, second])
+    assert model.loss(a, both) == model.loss(a, first)
+    assert model.loss(a, both).item() == pytest.approx(contrast.info_nce(a, first).item())
+    assert model.loss_within(a, both).item() == pytest.approx(0.3 * contrast.info_nce(first, second).item())
+    assert model.loss_within(a, first) == 0
+    with pytest.raises(InputError, match="the contrast within is -1"):
+        contrast.TwoTower(nn.Identity(), nn.Identity(), within=-1)
+
+
+def test_contrast_within_keeps_what_the_other_side_does_not_show(tmp_path):
+    """Of four numbers, two are in spectra alone: do neighbours among the embeddings of spectra know them?"""
+    from sklearn.neighbors import KNeighborsRegressor
+
+    generator = torch.Generator().manual_seed(0)
+    shared, own = torch.randn(2, 1024, 2, generator=generator)
+
+    def spectra():
+        return torch.cat([shared, own, torch.randn(1024, 4, generator=generator)], 1)
+
+    def left(within):
+        torch.manual_seed(0)
+        model = contrast.TwoTower(contrast.mlp([2, 64, 8]), contrast.mlp([8, 64, 8]), within=within)
+        batches = lambda _: [(shared, torch.cat([spectra(), spectra()]))] * 20  # noqa: E731
+        history = contrast.fit(
+            model, batches, lambda m: {"validation_loss": m.loss(*m(shared, spectra()))},
+            contrast.FitConfig(20, 1e-2), tmp_path / str(within), progress=False,
+        )  # fmt: skip
+        b = model(shared, spectra())[1].detach()
+        neighbours = KNeighborsRegressor(8).fit(b[:768], own[:768])
+        return neighbours.score(b[768:], own[768:]), history[-1]
+
+    (forgotten, _), (kept, last) = left(0.0), left(1.0)
+    assert forgotten < 0.05 and kept > 0.25  # R2
+    assert last["train_loss"] == pytest.approx(last["validation_loss"], abs=0.2)  # both across alone
+
+
 def test_fit_repeats_to_the_byte(tmp_path):
     run_fit(tmp_path / "a", 3)
     run_fit(tmp_path / "b", 3)

@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -193,6 +195,32 @@ def test_batches_pair_rows_and_draw_views(cached, split):
             assert (cached.spectrum[i, 1].astype(np.float32) == one_y).all()
             seen.append(i)
     assert len(set(seen)) == len(seen)
+
+
+def test_second_spectra_are_other_views_of_the_same_galaxies():
+    n, views = 64, 3
+    rows, shown = (part.ravel() for part in np.indices((n, 1 + views)))
+    spectrum = np.stack([rows, shown], 1).reshape(n, 1 + views, 2).astype(np.float16)  # each says which it is
+    cached = features.Features(spectrum[:, :2], spectrum, {})
+    seen = Counter()
+    for epoch in range(20):
+        for x, y in features.CachedBatches(cached, np.arange(n), 16, two_spectra=True)(epoch):
+            first, second = y.int().split(16)
+            assert torch.equal(first[:, 0], second[:, 0]) and torch.equal(first[:, 0], x[:, 0].int())
+            seen.update(zip(first[:, 1].tolist(), second[:, 1].tolist(), strict=True))
+    assert set(seen) == {(a, b) for a in (1, 2, 3) for b in (1, 2, 3) if a != b}
+    assert max(seen.values()) < 1.3 * min(seen.values())
+    for too_few in (1, 2):
+        with pytest.raises(InputError, match=f"spectra have {too_few - 1} degraded views, expected 2"):
+            features.CachedBatches(replace(cached, spectrum=spectrum[:, :too_few]), rows, 16, two_spectra=True)
+
+
+def test_fresh_second_spectra_are_other_views_of_the_same_galaxies(pairs):
+    batches = alignment.fresh_batches(pairs, np.arange(64), 32, two_spectra=True)
+    for _, y in batches(0):
+        first, second = y.split(32)
+        same = torch.corrcoef(torch.cat([first, second]))[:32, 32:].diagonal()
+        assert (same > 0.05).float().mean() > 0.8 and (same < 0.9999).all()
 
 
 def test_every_epoch_has_its_own_order_and_views(pairs, cached):

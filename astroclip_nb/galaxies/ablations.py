@@ -21,11 +21,13 @@ class Variant:
     batch_size: int = 512
     views: int | None = None
     train_fraction: float = 1.0
+    within_spectra: float = 0.0
     shuffle_pairs: bool = False
 
 
 VARIANTS = {
     "as reported": Variant(),
+    "contrast within spectra too": Variant(within_spectra=0.5),
     "shuffled pairs": Variant(shuffle_pairs=True),
     "logit scale 1": Variant(logit_scale=1.0),
     "logit scale 2.74": Variant(logit_scale=2.74),
@@ -81,6 +83,7 @@ def run_variant(
         dimension=variant.dimension,
         logit_scale=variant.logit_scale,
         learn_scale=variant.learn_scale,
+        within_spectra=variant.within_spectra,
         seed=seed,
     )
     history = alignment.align(

@@ -31,14 +31,22 @@ def spectrum_head(n_features, dimension=128, dropout=0.1):
     return contrast.mlp([n_features, 256, 128, 128, dimension], "prelu", dropout)
 
 
-def make_heads(image_features, spectrum_features, *, dimension=128, logit_scale=15.5, learn_scale=False, seed=0):
-    """Untrained heads as a TwoTower from features (B, F) and (B, F') to the common space."""
+def make_heads(
+    image_features, spectrum_features, *, dimension=128, logit_scale=15.5, learn_scale=False, within_spectra=0.0,
+    seed=0,
+):  # fmt: skip
+    """Untrained heads as a TwoTower from features (B, F) and (B, F') to the common space.
+
+    within_spectra : weight of the contrast between two views of each spectrum. The report trains without, and its
+    spectra lose redshift: to find its image a spectrum needs no better redshift than the image tells.
+    """
     torch.manual_seed(seed)
     return contrast.TwoTower(
         image_head(image_features, dimension),
         spectrum_head(spectrum_features, dimension),
         logit_scale=logit_scale,
         learn_scale=learn_scale,
+        within=within_spectra,
     )
 
 
@@ -61,13 +69,13 @@ def align(
     train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
     if shuffle_pairs:
         features = _with_strangers(features, train, config.seed)
-    batches = CachedBatches(features, train, batch_size, config.seed, passes)
+    batches = CachedBatches(features, train, batch_size, config.seed, passes, two_spectra=heads.within > 0)
     held_out = [
         tuple(torch.from_numpy(array[rows, 0]).float() for array in (features.image, features.spectrum))
         for rows in turns(fixed_batches(validation, validation_batch_size or batch_size))
     ]
     trained_on = [features.identity, _digest(split), batch_size, validation_batch_size, passes, shuffle_pairs]
-    data_id = json.dumps(trained_on, sort_keys=True)
+    data_id = json.dumps([*trained_on, heads.within], sort_keys=True)
     return contrast.fit(
         heads, batches, lambda m: mean_loss(m, held_out), config, folder, data_id=data_id, **options
     )
@@ -95,14 +103,18 @@ def whole_towers(image_encoder, spectrum_encoder, heads, *, finetune):
     """A TwoTower from crops and normalised spectra themselves: encoders, frozen or to be tuned, then heads."""
     encoders = [image_encoder, spectrum_encoder] if finetune else [Frozen(image_encoder), Frozen(spectrum_encoder)]
     towers = contrast.TwoTower(
-        *(nn.Sequential(*pair) for pair in zip(encoders, (heads.tower_a, heads.tower_b), strict=True))
+        *(nn.Sequential(*pair) for pair in zip(encoders, (heads.tower_a, heads.tower_b), strict=True)),
+        within=heads.within,
     )
     towers.log_logit_scale = heads.log_logit_scale
     return towers
 
 
-def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False):
-    """batches(epoch) of new views in every epoch: crops (B, 3, 96, 96) and normalised spectra (B, 7781)."""
+def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False, two_spectra=False):
+    """batches(epoch) of new views in every epoch: crops (B, 3, 96, 96) and normalised spectra (B, 7781).
+
+    With ``two_spectra`` another view of each spectrum stands below the first ones: (2 B, 7781).
+    """
     size = batch_size_for(rows, batch_size)
 
     def batches(epoch):
@@ -114,9 +126,10 @@ def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False):
             for some, generator in seeded_parts(places, seed, epoch):
                 views = images.random_views(crops[some], generator)
                 views = images.blur(views, generator) if blur else views
-                seen = spectra.degrade(flux[some], ivar[some], generator)
-                parts.append((views, spectra.normalise(*seen)))
-            yield tuple(torch.cat(side) for side in zip(*parts, strict=True))
+                seen = (spectra.degrade(flux[some], ivar[some], generator) for _ in range(1 + two_spectra))
+                parts.append((views, *(spectra.normalise(*one) for one in seen)))
+            crops, *seen = (torch.cat(side) for side in zip(*parts, strict=True))
+            yield crops, torch.cat(seen)
 
     return batches
 
@@ -127,19 +140,19 @@ def align_fresh(towers, pairs, split, config, folder, *, batch_size=512, blur=Fa
     The report's own way where the encoders are frozen, and the only one where they are tuned.
     """
     train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
-    batches = fresh_batches(pairs, train, batch_size, config.seed, blur=blur)
+    batches = fresh_batches(pairs, train, batch_size, config.seed, blur=blur, two_spectra=towers.within > 0)
 
     def validate(model):
         mine = turns(fixed_batches(validation, batch_size))
         return mean_loss(model, (central_views(pairs, rows) for rows in mine))
 
-    data_id = json.dumps([pairs.fingerprint, _digest(split), batch_size, blur])
+    data_id = json.dumps([pairs.fingerprint, _digest(split), batch_size, blur, towers.within])
     return contrast.fit(towers, batches, validate, config, folder, data_id=data_id, **options)
 
 
 def align_encoders(
-    encoders, pairs, split, run, *, views, spectrum_views, blur, dimension, logit_scale, learn_scale, epochs,
-    batch_size, learning_rate, fresh, finetune, precision, seed,
+    encoders, pairs, split, run, *, views, spectrum_views, blur, dimension, logit_scale, learn_scale,
+    within_spectra, epochs, batch_size, learning_rate, fresh, finetune, precision, seed,
 ):  # fmt: skip
     """The training of notebook 04, into ``weights/alignment`` of the RunFolder ``run``: (heads, history, cached).
 
@@ -147,7 +160,10 @@ def align_encoders(
     asked for in ``keep_aligned``. Views of galaxies are cached unless they are ``fresh`` in every epoch.
     """
     widths = [encoder.n_features for encoder in encoders]
-    heads = make_heads(*widths, dimension=dimension, logit_scale=logit_scale, learn_scale=learn_scale, seed=seed)
+    heads = make_heads(
+        *widths, dimension=dimension, logit_scale=logit_scale, learn_scale=learn_scale,
+        within_spectra=within_spectra, seed=seed,
+    )  # fmt: skip
     start_image_head(heads, run.weights / "image_head.pt")
     config = contrast.FitConfig(epochs, learning_rate, precision=precision, seed=seed)
     if finetune:

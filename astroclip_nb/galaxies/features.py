@@ -212,25 +212,40 @@ def batch_size_for(rows, batch_size):
 class CachedBatches:
     """Batches of cached features for ``fit``: each galaxy once in an epoch, or ``passes`` times, in a random view.
 
-    Under ``torchrun`` each process reads its own rows of a batch.
+    With ``two_spectra`` another view of each spectrum stands below the first ones: (B, F) and (2 B, F'). Under
+    ``torchrun`` each process reads its own rows of a batch. Raises InputError where there is no other view.
     """
 
-    def __init__(self, features, rows, batch_size, seed=0, passes=1):
+    def __init__(self, features, rows, batch_size, seed=0, passes=1, two_spectra=False):
         self.features, self.rows, self.seed, self.passes = features, np.asarray(rows), seed, passes
-        self.size = batch_size_for(rows, batch_size)
+        self.size, self.two_spectra = batch_size_for(rows, batch_size), two_spectra
+        if two_spectra and (views := features.spectrum.shape[1] - 1) < 2:
+            raise InputError(f"spectra have {views} degraded views, expected 2 to contrast; cache more.")
 
     def __call__(self, epoch):
         rng = np.random.default_rng((self.seed, epoch))
         order = np.concatenate([shuffled(self.rows, rng) for _ in range(self.passes)])
         for start in range(0, len(order) - self.size + 1, self.size):
             some = order[start : start + self.size]
-            yield tuple(self._views(array, some, rng) for array in (self.features.image, self.features.spectrum))
+            image, spectrum = self.features.image, self.features.spectrum
+            x = _take(image, some, self._draw(image, rng))
+            first = self._draw(spectrum, rng)
+            y = _take(spectrum, some, first)
+            if self.two_spectra:
+                views = spectrum.shape[1] - 1
+                second = 1 + (first - 1 + rng.integers(1, views, self.size)) % views  # any but the first
+                y = torch.cat([y, _take(spectrum, some, second)])
+            yield x, y
 
-    @staticmethod
-    def _views(array, rows, rng):
+    def _draw(self, array, rng):
+        """For each galaxy of a batch the number of a degraded view; 0, the galaxy as it is, where there is none."""
         views = array.shape[1]
-        chosen = rng.integers(1, views, len(rows)) if views > 1 else np.zeros(len(rows), int)
-        return torch.from_numpy(array[share(rows), share(chosen)]).float()
+        return rng.integers(1, views, self.size) if views > 1 else np.zeros(self.size, int)
+
+
+def _take(array, rows, views):
+    """This process's share of ``rows``, each in its view: (B, F) float32."""
+    return torch.from_numpy(array[share(rows), share(views)]).float()
 
 
 def fixed_batches(rows, batch_size, seed=0):

@@ -60,9 +60,9 @@ def train_align(run, pairs, split, p):
     with processes():
         heads, _, cached = alignment.align_encoders(
             encoders, pairs, split, run, views=p.views, spectrum_views=p.spectrum_views, blur=p.blur,
-            dimension=p.dimension, logit_scale=p.logit_scale, learn_scale=p.learn_scale, epochs=p.epochs,
-            batch_size=p.batch_size, learning_rate=p.learning_rate, fresh=p.fresh, finetune=p.finetune,
-            precision=p.precision, seed=p.seed,
+            dimension=p.dimension, logit_scale=p.logit_scale, learn_scale=p.learn_scale,
+            within_spectra=p.within_spectra, epochs=p.epochs, batch_size=p.batch_size,
+            learning_rate=p.learning_rate, fresh=p.fresh, finetune=p.finetune, precision=p.precision, seed=p.seed,
         )  # fmt: skip
         first = rank() == 0
     if first:
