@@ -110,6 +110,22 @@ def test_speed_is_the_measured_one():
         assert row(start) == [" / ".join(values)], start
 
 
+def test_the_term_within_spectra_is_weighed_by_the_kept_run():
+    kept = json.loads((REPOSITORY / "paper" / "results" / "default.json").read_text())
+    told = []
+    for name in ("as reported", "contrast within spectra too"):
+        found = kept["12_ablations"]["metrics"]["variants"][name]
+        image, spectrum, across = (found[f"redshift/{side}"]["r2"] for side in SIDES)
+        told.append(f"{image:.2f} / {spectrum:.3f} / {across:.2f} and {100 * found['recall@10']:.1f} %")
+    assert f"are {told[0]} without it, {told[1]} with it." in README
+    found = kept["06_properties"]["metrics"]
+    with_heads = [found["zero_shot"][q]["spectrum"]["r2"] for q in ("redshift", "log_mstar")]
+    before = [found["baselines"][q]["spectrum features before the heads"]["r2"] for q in ("redshift", "log_mstar")]
+    (z, z_before), (mass, mass_before) = zip(with_heads, before, strict=True)
+    assert f"R² of redshift is {z:.3f} with\n  them and {z_before:.3f} before them" in README
+    assert f"of stellar mass {mass:.3f} and {mass_before:.3f}." in README
+
+
 def test_sizes_are_the_kept_ones():
     kept = json.loads((REPOSITORY / "paper" / "results" / "frozen.json").read_text())["12_ablations"]
     for size in ("small towers", "published sizes"):
