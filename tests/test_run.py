@@ -1,5 +1,6 @@
 """The runner: profiles, parameters, failures that are named, and the command line."""
 
+import ast
 import tempfile
 from pathlib import Path
 
@@ -34,13 +35,27 @@ def test_every_profile_names_only_known_parameters_and_its_own_run(profile):
 
 def test_a_parameter_of_several_notebooks_is_of_one_type():
     """Profiles are flat: one value for a name goes to every notebook that has it."""
-    import papermill
-
     kinds = {}
     for path in runner.ordered_notebooks().values():
-        for name, told in papermill.inspect_notebook(str(path)).items():
-            kinds.setdefault(name, set()).add(told["inferred_type_name"])
-    assert all(len(types) == 1 for types in kinds.values())
+        for name, (kind, _) in runner.known_parameters(path).items():
+            kinds.setdefault(name, set()).add(kind)
+    assert all(len(types) == 1 and "None" not in types for types in kinds.values())
+
+
+def test_parameters_are_those_that_papermill_finds(tmp_path):
+    import papermill
+
+    odd = notebook(tmp_path / "01_odd.ipynb", "")
+    odd.write_text(odd.read_text().replace("x: int = 1", "x = 1.5"))
+    for path in (odd, *runner.ordered_notebooks().values()):
+        theirs = papermill.inspect_notebook(str(path))
+        found = runner.known_parameters(path)
+        assert {name: kind for name, (kind, _) in found.items()} == {
+            name: told["inferred_type_name"] for name, told in theirs.items()
+        }
+        for name, (_, default) in found.items():
+            if "[" not in default:  # of a list over several lines papermill keeps the first
+                assert ast.literal_eval(default) == ast.literal_eval(theirs[name]["default"])
 
 
 def test_values_go_to_the_notebooks_that_have_them():
@@ -155,7 +170,7 @@ def test_parameters_reach_the_notebook(tmp_path):
     run = RunFolder(tmp_path / "run")
     runner.execute(source, run, {"x": 41}, progress=False)
     assert (run.path / "answer").read_text() == "42"
-    assert runner.known_parameters(source) == {"x": "int", "run": "str"}
+    assert runner.known_parameters(source) == {"x": ("int", "1"), "run": ("str", "'here'")}
 
 
 def test_a_relative_run_folder_does_not_depend_on_where_one_stands(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from ..distributed import processes, rank
 from ..errors import InputError
 from ..paths import RunFolder
-from ..run import load_profile, ordered_notebooks, parameters_for, parse_override
+from ..run import known_parameters, load_profile, ordered_notebooks, parameters_for, parse_override
 from . import alignment, pretrain
 from .checkpoints import load_encoder, save_encoder, save_head
 from .pairs import open_pairs, split_of
@@ -82,11 +82,8 @@ def _refuse_unless(pretrained_here, stage):
 
 def parameters_of(number, profile, overrides):
     """A notebook's parameters as attributes: its own defaults, then the profile, then ``overrides``."""
-    import papermill
-
     notebooks = ordered_notebooks()
-    defaults = papermill.inspect_notebook(str(notebooks[number]))
-    values = {name: ast.literal_eval(told["default"]) for name, told in defaults.items()}
+    values = {name: ast.literal_eval(told) for name, (_, told) in known_parameters(notebooks[number]).items()}
     return SimpleNamespace(**values | parameters_for(load_profile(profile) | overrides, notebooks)[number])
 
 
