@@ -121,6 +121,7 @@ class FitConfig:
     schedule : of the learning rate. "plateau" multiplies it by ``factor`` when the validation loss has not improved
     for more than ``patience`` epochs; "warmup" increases it linearly over ``warmup_steps``, then keeps it constant;
     "cosine" warms up likewise, then decays it to zero at ``total_steps``; "constant" keeps it.
+    keep_last : the weights of the last epoch, not those of the one with the least validation loss.
     """
 
     epochs: int
@@ -134,6 +135,7 @@ class FitConfig:
     total_steps: int = 0
     precision: str = "fp32"
     seed: int = 0
+    keep_last: bool = False
 
 
 def cosine_config(epochs, batches, learning_rate, weight_decay, precision="fp32", seed=0):
@@ -215,7 +217,7 @@ def train_epoch(model, batches, optimizer, schedule, precision="fp32"):
 
 
 def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", progress=True, label="training"):
-    """Train ``model`` and keep the weights of the epoch with the least validation loss.
+    """Train ``model`` and keep the weights of the epoch with the least validation loss, or of the last.
 
     batches(epoch) gives that epoch's (x, y) batches, each process its own rows of them (`distributed.share`);
     validate(model) gives {"validation_loss": ..., more}. Writes into ``folder``: metrics.csv (a row per epoch),
@@ -232,7 +234,7 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
         raise InputError(f"{label}: {config.epochs} epochs train nothing; give at least 1.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model.to(pick_device())
+    model.to(pick_device(), memory_format=torch.channels_last)  # in which convolutions train fastest
     optimizer = make_optimizer(model, config)
     schedule = Schedule(optimizer, config)
     identity = {**asdict(config), "data_id": data_id, "start": _start_of(model)}
@@ -247,7 +249,7 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
         if row is None:
             break
         history.append(row)
-        if best_epoch(history) is row:
+        if config.keep_last or best_epoch(history) is row:
             best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         bar.set_postfix(train=f"{row['train_loss']:.3f}", validation=f"{row['validation_loss']:.3f}")
         if rank() > 0:

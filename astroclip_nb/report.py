@@ -33,15 +33,15 @@ def _read(path):
     return found
 
 
-def record(run, notebook, metrics, parameters=None, data=None):
+def record(run, notebook, metrics, parameters=None, data=None, towers=None):
     """Put what one notebook measured into the run's metrics.json, in place of what it put there before.
 
     parameters : the notebook's parameters, or all its variables (``globals()``), of which the parameters are kept.
-    data : the fingerprint of the pairs or observations that the numbers are of.
+    data : the fingerprint of the pairs or observations that the numbers are of; towers : of what embedded them.
     """
     run = run if isinstance(run, RunFolder) else RunFolder(run)
     told = {"metrics": metrics, "parameters": _declared(notebook, parameters or {}), "data": data}
-    told |= {"run": run.path.name, "commit": _commit()}
+    told |= {"towers": towers, "run": run.path.name, "commit": _commit()}
     everything = _read(run.metrics) if run.metrics.exists() else {}
     everything |= {notebook: _plain(told), "provenance": provenance()}
     with replacing(run.metrics) as temporary:
@@ -143,12 +143,13 @@ def write_report(run, progress=True):
 
 
 def _refuse_mixed(run, metrics):
-    """Raise InputError where what the notebooks recorded is of different galaxies or observations."""
-    told = {name: part["data"] for name, part in metrics.items() if name[:2].isdigit() and part.get("data")}
-    hubble = {name for name in told if "hubble" in name}
-    for names in (sorted(set(told) - hubble), sorted(hubble)):
-        others = [name for name in names if told[name] != told[names[0]]]
-        if others:
-            raise InputError(
-                f"{run.metrics}: {', '.join(others)} tell of other data than {names[0]}; run them again."
-            )
+    """Raise InputError where what the notebooks recorded is of different galaxies, observations or trainings."""
+    for kind in ("data", "towers"):
+        told = {name: part[kind] for name, part in metrics.items() if name[:2].isdigit() and part.get(kind)}
+        hubble = {name for name in told if "hubble" in name}
+        for names in (sorted(set(told) - hubble), sorted(hubble)):
+            others = [name for name in names if told[name] != told[names[0]]]
+            if others:
+                raise InputError(
+                    f"{run.metrics}: {', '.join(others)} tell of other {kind} than {names[0]}; run them again."
+                )

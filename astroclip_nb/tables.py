@@ -87,13 +87,15 @@ def range_table(narrower):
 
 
 def ablation_table(variants):
-    """One row per variant: steps of training, recall, and R2 of redshift and mass by embedding."""
+    """One row per variant: steps of training, the epoch kept, recall, and R2 of redshift and mass by embedding."""
     columns = [column for column in next(iter(variants.values())) if "/" in column]
-    header = ["variant", "steps", "recall@10 [%]", *(column.replace("log_mstar", "mass") for column in columns)]
+    header = ["variant", "steps", "epoch kept", "recall@10 [%]"]
+    header += [column.replace("log_mstar", "mass") for column in columns]
     rows = [
         [
             name,
             f"{row['steps']:,}",
+            f"{row['kept_epoch']}",
             f"{100 * row['recall@10']:.1f} ± {100 * row['recall@10 error']:.1f}",
             *(f"{row[column]['r2']:.2f}" for column in columns),
         ]

@@ -88,6 +88,7 @@ def test_a_variant_changes_what_it_names_and_nothing_else(name, setting, tmp_pat
     }  # fmt: skip
     assert calls["align"] | calls["heads"][1] == usual | changes[name]
     assert calls["config"].epochs == 12 and calls["config"].learning_rate == 2e-3
+    assert calls["config"].keep_last == (name == "shuffled pairs")
 
 
 def test_steps_are_those_that_were_taken(setting, tmp_path, monkeypatch):

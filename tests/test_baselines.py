@@ -79,6 +79,10 @@ def test_principal_components_find_signal_under_uneven_noise():
     fit, *_ = np.linalg.lstsq(found[1000:], amplitude[1000:], rcond=None)
     assert properties.scores(amplitude[1000:, 0], found[1000:] @ fit[:, 0])["r2"] > 0.98
     assert np.array_equal(found, baselines.principal_components(spectra, np.arange(1000), n_components=2))
+    spectra[rng.random(n) < 0.6, :20] = 0  # most of them without the blue end
+    found = baselines.principal_components(spectra, np.arange(1000), n_components=2)
+    fit, *_ = np.linalg.lstsq(found[:1000], amplitude[:1000], rcond=None)
+    assert properties.scores(amplitude[1000:, 0], found[1000:] @ fit[:, 0])["r2"] > 0.97
 
 
 @pytest.fixture

@@ -314,6 +314,20 @@ def fit_with_losses(folder, losses, **options):
     return contrast.fit(small_model(), lambda e: [(x, y)], validate, config, folder, progress=False)
 
 
+def test_the_last_weights_are_kept_where_asked(tmp_path):
+    x, y = planted_pairs()
+    losses = iter([3.0, 1.0, 2.0])
+    after = []
+
+    def validate(model):
+        after.append([weight.clone() for weight in model.parameters()])
+        return {"validation_loss": next(losses)}
+
+    model, config = small_model(), contrast.FitConfig(3, 1e-2, keep_last=True)
+    contrast.fit(model, lambda epoch: [(x, y)], validate, config, tmp_path, progress=False)
+    assert all(map(torch.equal, model.parameters(), after[2]))
+
+
 def test_an_epoch_without_a_finite_loss_is_never_the_best(tmp_path):
     nan = float("nan")
     history = fit_with_losses(tmp_path / "nan", [nan, 2.0, 1.0, nan, 1.5])

@@ -95,6 +95,14 @@ def test_redshift_densities(aligned):
     assert len(true) == 400 and found["cross-modal"].centre.shape == (400, 20)
 
 
+def test_densities_of_fewer_galaxies_than_neighbours(aligned):
+    known = np.flatnonzero(aligned.split == "train")[:20]
+    split = np.where(np.arange(len(aligned)) % 7 == 0, "validation", "test")
+    split[known] = "train"
+    found, true = densities.redshift_densities(replace(aligned, split=split), 15.5)
+    assert {density.centre.shape for density in found.values()} <= {(len(true), k) for k in (8, 16, 20)}
+
+
 def test_neighbours_of_densities_are_chosen_without_the_test_split(aligned):
     split = np.where(np.arange(2000) % 5 == 1, "validation", aligned.split)
     z = aligned.catalogue["redshift"]

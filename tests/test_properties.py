@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -143,8 +141,13 @@ def test_quantities_that_are_hardly_known_are_left_out(aligned):
     known = aligned.catalogue["log_mstar"]
     few = np.where(aligned.split == "test", known, np.nan)
     columns = {"log_mstar_true": few, "unknown": 0 * known + np.nan}
-    embeddings = replace(aligned, catalogue=aligned.catalogue | columns)
-    assert properties.well_known(embeddings, ("redshift", "log_mstar", "unknown", "none", "log_mstar_true")) == [
-        "redshift",
-        "log_mstar",
-    ]
+    split = np.where(np.arange(len(aligned)) % 7 == 0, "validation", aligned.split)
+    asked = ("redshift", "log_mstar", "unknown", "none", "log_mstar_true")
+    assert properties.well_known(aligned.catalogue | columns, split, asked) == ["redshift", "log_mstar"]
+    assert properties.well_known(aligned.catalogue, aligned.split, asked) == []  # none to validate on
+
+
+def test_error_of_r2_where_a_draw_may_hold_one_value_alone():
+    true = np.zeros(100)
+    true[0] = 1
+    assert properties.scores(true, np.full(100, 0.01))["r2_error"] < 1

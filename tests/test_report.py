@@ -226,6 +226,14 @@ def test_no_report_of_two_samples(tmp_path):
         report.write_report(run)
 
 
+def test_no_report_of_two_trainings(tmp_path):
+    run = RunFolder(tmp_path)
+    for notebook, towers in {"01_data": None, "04_alignment": "new", "05_retrieval": "old"}.items():
+        report.record(run, notebook, {}, data="a", towers=towers)
+    with pytest.raises(InputError, match="05_retrieval tell of other towers than 04_alignment; run them"):
+        report.write_report(run)
+
+
 @pytest.mark.parametrize("content, told", [(None, "run notebook 04"), (b"text", "cannot be read")])
 def test_bad_embeddings_files_say_so(tmp_path, content, told):
     path = tmp_path / "embeddings.h5"

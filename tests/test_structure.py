@@ -49,6 +49,18 @@ def test_core_distance_is_the_least_radius_with_that_share_of_core_points(core_s
     assert share(eps * (1 + 1e-9)) >= core_share > share(eps * (1 - 1e-9))
 
 
+def test_one_point_is_enough_for_a_core():
+    xy = np.random.default_rng(0).normal(size=(30, 2))
+    labels = structure.dbscan(xy, structure.core_distance(xy, min_samples=1), min_samples=1)
+    assert sorted(labels) == list(range(30))
+
+
+def test_unrelated_labels_share_no_information():
+    labels, truth = np.random.default_rng(0).integers(0, [[12], [6]], (2, 200))
+    found = structure.cluster_purity(labels, truth)
+    assert abs(found["adjusted_information"]) < 0.03 and abs(found["adjusted_rand"]) < 0.03
+
+
 def test_small_islands_are_the_clusters_below_the_share():
     labels = np.repeat([0, 1, 2, -1], [86, 6, 5, 3])
     assert structure.small_islands(labels).tolist() == [2]

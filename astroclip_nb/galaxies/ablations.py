@@ -68,10 +68,10 @@ def run_variant(
     """Train heads for a variant and score them on the test split, as in notebooks 05 and 06.
 
     Fewer pairs are passed over more often, so that all variants but that of the batch take about as many steps: at
-    equal epochs a tenth of the pairs would mean a tenth of the training too. Returns dict: predictions (list of
-    `properties.Prediction`), recall@10 (mean of both directions) with its binomial standard error, steps, and
-    validation_loss, in batches of 512 for all. The neighbours are the whole training split, also where fewer pairs
-    were trained on.
+    equal epochs a tenth of the pairs would mean a tenth of the training too. The neighbours are the whole training
+    split, also where fewer pairs were trained on. Returns dict: predictions (list of `properties.Prediction`),
+    recall@10 (mean of both directions) with its binomial standard error, steps in all, kept_epoch, that of least
+    validation loss (of shuffled pairs the last), and its validation_loss, in batches of 512 for all.
     """
     if variant.views is not None:
         image, spectrum = (array[:, : 1 + variant.views] for array in (features.image, features.spectrum))
@@ -90,7 +90,8 @@ def run_variant(
         heads,
         features,
         thinned,
-        FitConfig(epochs, learning_rate, seed=seed),
+        # Where there is nothing to learn the least validation loss is a matter of chance.
+        FitConfig(epochs, learning_rate, seed=seed, keep_last=variant.shuffle_pairs),
         folder,
         batch_size=variant.batch_size,
         validation_batch_size=Variant.batch_size,
@@ -101,7 +102,8 @@ def run_variant(
     train = np.flatnonzero(thinned == "train")
     steps = epochs * (passes * len(train) // batch_size_for(train, variant.batch_size))
     embeddings = alignment.embed(heads, features, pairs, split)
-    return _scored(embeddings, quantities, n_neighbours, history) | {"steps": steps}
+    kept = history[-1] if variant.shuffle_pairs else best_epoch(history)
+    return _scored(embeddings, quantities, n_neighbours, kept) | {"steps": steps}
 
 
 def run_size(
@@ -144,14 +146,15 @@ def run_size(
         pairs, *towers, folder / "features.h5", n_image_views=0, n_spectrum_views=0, seed=seed, progress=progress
     )
     n_parameters = sum(weight.numel() for tower in towers for weight in tower.parameters())
-    return _scored(alignment.embed(heads, features, pairs, split), quantities, n_neighbours, history) | {
+    embeddings = alignment.embed(heads, features, pairs, split)
+    return _scored(embeddings, quantities, n_neighbours, best_epoch(history)) | {
         "n_parameters": n_parameters,
         "steps": epochs * steps_each,
     }
 
 
-def _scored(embeddings, quantities, n_neighbours, history):
-    """Zero-shot scores and recall of the test split, and the least validation loss."""
+def _scored(embeddings, quantities, n_neighbours, kept):
+    """Zero-shot scores and recall of the test split, and what the history says of the epoch that was kept."""
     test = embeddings.select("test")
     found = retrieval.summary(test.image, test.spectrum)
     recall = (found["image_to_spectrum"]["recall@10"] + found["spectrum_to_image"]["recall@10"]) / 2
@@ -159,7 +162,8 @@ def _scored(embeddings, quantities, n_neighbours, history):
         "predictions": properties.zero_shot(embeddings, quantities, n_neighbours),
         "recall@10": recall,
         "recall@10 error": (recall * (1 - recall) / len(test)) ** 0.5,
-        "validation_loss": best_epoch(history)["validation_loss"],
+        "validation_loss": kept["validation_loss"],
+        "kept_epoch": kept["epoch"],
     }
 
 

@@ -38,7 +38,8 @@ def make_heads(
     """Untrained heads as a TwoTower from features (B, F) and (B, F') to the common space.
 
     within_spectra : weight of the contrast between two views of each spectrum. The report trains without, and its
-    spectra lose redshift: to find its image a spectrum needs no better redshift than the image tells.
+    spectra lose redshift: to find its image a spectrum needs no better redshift than the image tells. The two views
+    have the noise of one exposure in common, which an encoder tuned by this may learn; heads on frozen ones do not.
     """
     torch.manual_seed(seed)
     return contrast.TwoTower(
@@ -177,6 +178,8 @@ def align_encoders(
         return heads, history, {"n_image_views": 0, "n_spectrum_views": 0, "seed": seed}
     cached = {"n_image_views": views, "n_spectrum_views": spectrum_views, "blur": blur}
     cached |= {"seed": seed, "precision": precision}
+    if within_spectra and spectrum_views < 2:
+        raise InputError(f"within_spectra contrasts two views of a spectrum; spectrum_views is {spectrum_views}.")
     with first_then_others():
         features = cache_features(pairs, *encoders, run.features, **cached)
     return heads, align(heads, features, split, config, folder, batch_size=batch_size), cached

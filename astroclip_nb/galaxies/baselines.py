@@ -127,7 +127,9 @@ def principal_components(spectra, fit_rows, n_components=64, fit_most=20_000, se
 
     some = np.sort(np.random.default_rng(seed).permutation(fit_rows)[:fit_most])
     noise = np.median(np.abs(np.diff(spectra[some], axis=1)), 0)
-    weight = 1 / np.maximum(np.append(noise, noise[-1]), 1e-3 * noise.max())
+    noise = np.append(noise, noise[-1])
+    # Of a bin that most spectra do not have the noise is not known, and it counts for nothing.
+    weight = np.where(noise > 0, 1 / np.maximum(noise, 1e-3 * noise.max()), 0)
     pca = PCA(min(n_components, len(some)), svd_solver="randomized", random_state=seed)
     return pca.fit(spectra[some] * weight).transform(spectra * weight).astype(np.float32)
 

@@ -112,6 +112,8 @@ def redshift_densities(embeddings, logit_scale, counts=(8, 16, 32, 64)):
     train, validation, test = (embeddings.select(name) for name in ("train", "validation", "test"))
     validation, test = (part.select(labelled(column_of(part, "redshift"))) for part in (validation, test))
     z, held_out = column_of(train, "redshift"), column_of(validation, "redshift")
+    known = labelled(z).sum()
+    counts = sorted({min(k, known) for k in counts})
     densities = {}
     for side, (fitted, asked) in SIDES.items():
         x, x_held_out = getattr(train, fitted), getattr(validation, asked)

@@ -46,7 +46,7 @@ def _alike(quantities, train, test, k):
     groups = {}
     for name, values in quantities.items():
         known = labelled(values)
-        enough = np.count_nonzero(train & known) > k and np.count_nonzero(test & known) > 1
+        enough = np.count_nonzero(train & known) >= k and np.count_nonzero(test & known) > 1
         if enough and all(np.ptp(np.asarray(values)[part & known]) > 0 for part in (train, test)):
             groups.setdefault(known.tobytes(), []).append(name)
     for names in groups.values():

@@ -63,7 +63,7 @@ def scores(true, predicted, quantity="", bootstrap=500, seed=0):
     """How well ``predicted`` (N,) meets ``true`` (N,), NaN truths left out; a dict of plain numbers.
 
     r2, with its bootstrap standard error r2_error; bias, the mean residual; nmad, 1.4826 median |residual|, the
-    standard deviation if residuals were Gaussian; outlier_fraction; n.
+    standard deviation of Gaussian residuals without bias; outlier_fraction; n.
     For ``quantity="redshift"`` the residual is dz / (1 + z) and an outlier lies beyond 0.05; otherwise the
     residual is predicted - true and an outlier lies beyond 3 nmad (0.3 % of a Gaussian).
     Raises InputError where the true values are all alike.
@@ -75,9 +75,9 @@ def scores(true, predicted, quantity="", bootstrap=500, seed=0):
         raise InputError(f"R2 needs true values that differ; {quantity or 'this'} has {n}, all alike.")
     values = np.stack([residual**2, true - true.mean(), (true - true.mean()) ** 2], 1)
     rng = np.random.default_rng(seed)
-    draws = [np.bincount(rng.integers(0, n, n), minlength=n) @ values for _ in range(bootstrap)]
-    r2, resampled = _r2(values.sum(0), n), _r2(np.stack(draws), n)
-    resampled = resampled[np.isfinite(resampled)]  # a handful of galaxies can be drawn all alike
+    draws = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) @ values for _ in range(bootstrap)])
+    alike = _variation(draws, n) <= 1e-9 * values[:, 2].sum()  # a handful of galaxies can be drawn all alike
+    r2, resampled = _r2(values.sum(0), n), _r2(draws[~alike], n)
     if quantity == "redshift":
         residual = residual / (1 + true)
     nmad = 1.4826 * np.median(np.abs(residual))
@@ -89,8 +89,12 @@ def scores(true, predicted, quantity="", bootstrap=500, seed=0):
 
 def _r2(sums, n):
     """R2 from sums (..., 3) of residual^2, y and y^2 over n galaxies."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return 1 - sums[..., 0] / (sums[..., 2] - sums[..., 1] ** 2 / n)
+    return 1 - sums[..., 0] / _variation(sums, n)
+
+
+def _variation(sums, n):
+    """The sum of (y - mean y)^2 from the same sums."""
+    return sums[..., 2] - sums[..., 1] ** 2 / n
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,15 @@ class Prediction:
         return named | self.scores | {"n_train": self.n_train, "n_unlabelled": self.n_unlabelled}
 
 
-def well_known(embeddings, quantities, k=16):
-    """Those of ``quantities`` known of enough galaxies: ``k`` of the training and two of the test split."""
+def well_known(catalogue, split, quantities, k=16):
+    """Those of ``quantities`` that enough galaxies have: k in the training split, 1 in validation and 2 in test."""
+    least = {"train": k, "validation": 1, "test": 2}
 
-    def count(split, quantity):
-        return labelled(embeddings.catalogue[quantity][embeddings.split == split]).sum()
+    def enough(values):
+        known = labelled(values)
+        return all((known & (split == part)).sum() >= n for part, n in least.items())
 
-    found = [name for name in quantities if name in embeddings.catalogue]
-    return [name for name in found if count("train", name) >= k and count("test", name) >= 2]
+    return [name for name in quantities if name in catalogue and enough(catalogue[name])]
 
 
 def zero_shot(embeddings, quantities=("redshift", "log_mstar"), k=16):

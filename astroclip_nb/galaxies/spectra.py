@@ -82,7 +82,9 @@ def with_noise(spectrum, ivar, target, generator):
 
 
 def degrade(spectrum, ivar, generator):
-    """What another night could have made of each spectrum: (flux, ivar), both (N, L) float32.
+    """What a worse night could have made of each spectrum: (flux, ivar), both (N, L) float32.
+
+    The noise that it has already stays, the same in every view.
 
     More noise (half of them, at most until the mean signal is one sigma: in a survey noise goes with distance, and
     a tower that never saw a near galaxy through clouds would take it for a far one); a smooth calibration error of

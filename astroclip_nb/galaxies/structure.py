@@ -41,7 +41,7 @@ def core_distance(xy, min_samples=5, core_share=0.98):
 
     n = min(min_samples, len(xy))  # the point itself is the first of them, as in DBSCAN
     distance, _ = NearestNeighbors(n_neighbors=n).fit(xy).kneighbors(xy)
-    return float(np.quantile(distance[:, -1], core_share, method="inverted_cdf"))
+    return max(float(np.quantile(distance[:, -1], core_share, method="inverted_cdf")), 1e-6)  # DBSCAN takes no 0
 
 
 def dbscan(xy, eps=0.20, min_samples=5):
@@ -89,10 +89,10 @@ def cluster_purity(labels, truth):
     """How well clusters (N,) recover classes ``truth`` (N,).
 
     purity : share of galaxies in the majority class of their cluster, to be read beside ``majority``, the
-    share of the largest class, which one cluster for all would reach; adjusted_rand and nmi : 0 for unrelated
-    labels.
+    share of the largest class, which one cluster for all would reach; adjusted_rand and adjusted_information, of
+    the mutual kind : 0 on average for unrelated labels, 1 for the same.
     """
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
     from sklearn.metrics.cluster import contingency_matrix
 
     truth = np.unique(truth, return_inverse=True)[1]  # scikit-learn refuses the bytes of an HDF5 column
@@ -101,7 +101,7 @@ def cluster_purity(labels, truth):
         "purity": float(table.max(0).sum() / len(truth)),
         "majority": float(table.sum(1).max() / len(truth)),
         "adjusted_rand": float(adjusted_rand_score(truth, labels)),
-        "nmi": float(normalized_mutual_info_score(truth, labels)),
+        "adjusted_information": float(adjusted_mutual_info_score(truth, labels)),
     }
 
 
