@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 report: $(VENV)/ready  ## simulate, train, evaluate; leaves runs/default/report.html
 	$(BIN)/python -m astroclip_nb.run --profile default --report
 
-test: $(VENV)/ready  ## the test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/ready  ## the test suite, two files at a time, each on one thread: with more they would wait for each other
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lab: $(VENV)/ready  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks
