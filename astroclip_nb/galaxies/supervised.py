@@ -19,7 +19,7 @@ def resnet18(outputs):
     return import_torchvision().models.resnet18(num_classes=outputs)
 
 
-def spectrum_cnn(outputs, length=7781):
+def spectrum_cnn(outputs, length=7781 // 2):
     """Four convolutions over wavelength, kept in order by a dense layer, for `spectrum_reader`."""
     layers, pooled = [], length
     for n_in, n_out, kernel in ((1, 16, 11), (16, 32, 5), (32, 64, 5), (64, 64, 5)):
@@ -46,11 +46,14 @@ def image_reader(pairs):
 
 
 def spectrum_reader(pairs):
-    """A ``read`` for `train_regressor`: normalised spectra (B, 7781)."""
+    """A ``read`` for `train_regressor`: normalised spectra (B, 3890), two bins averaged.
+
+    1.6 Angstrom are still finer than a galaxy's lines, and the network takes half the time.
+    """
 
     def read(rows, generator=None):
         flux = torch.from_numpy(pairs.read("spectrum", rows)).float()
-        return normalise(flux, read_ivar(pairs, rows, flux))
+        return F.avg_pool1d(normalise(flux, read_ivar(pairs, rows, flux))[:, None], 2)[:, 0]
 
     return read
 
