@@ -95,7 +95,7 @@ def ablation_table(variants):
         [
             name,
             f"{row['steps']:,}",
-            f"{row['kept_epoch']}",
+            f"{row.get('kept_epoch', '')}",
             f"{100 * row['recall@10']:.1f} ± {100 * row['recall@10 error']:.1f}",
             *(f"{row[column]['r2']:.2f}" for column in columns),
         ]

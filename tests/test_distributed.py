@@ -204,12 +204,13 @@ def test_aligned_heads_and_files_are_those_of_one_process(results):
     one, two, (alone, *both) = results
     for part in both:
         for a, b in zip(part["aligned"], alone["aligned"], strict=True):
-            assert a == pytest.approx(b, rel=2e-3)
+            assert a == pytest.approx(b, rel=0.02)  # as above, from other encoders by rounding
     names = [{path.relative_to(folder / "run") for path in (folder / "run").rglob("*")} for folder in (one, two)]
     assert names[0] == names[1]
     a, b = (load_embeddings(folder / "run" / "embeddings.h5") for folder in (one, two))
     np.testing.assert_array_equal(a.targetid, b.targetid)
-    np.testing.assert_allclose(a.image, b.image, atol=0.02)
+    for side in ("image", "spectrum"):
+        assert (getattr(a, side) * getattr(b, side)).sum(1).min() > 0.99  # cosine
 
 
 def test_alone_nothing_changes():
