@@ -39,7 +39,7 @@ def make_heads(
 
     within_spectra : weight of the contrast between two views of each spectrum. The report trains without, and its
     spectra lose redshift: to find its image a spectrum needs no better redshift than the image tells. The two views
-    have the noise of one exposure in common, which an encoder tuned by this may learn; heads on frozen ones do not.
+    have the noise of one exposure in common, which an encoder tuned by this might learn.
     """
     torch.manual_seed(seed)
     return contrast.TwoTower(
