@@ -16,7 +16,7 @@ from torch import nn
 from .device import pick_device
 
 PATIENCE = timedelta(days=1)  # of the others, while the first encodes what all train on; a crash ends all at once
-DRAWN_TOGETHER = 16  # galaxies whose views come from one seed, whichever process makes them
+DRAWN_TOGETHER = 64  # galaxies whose views come from one seed, whichever process makes them
 
 
 def started():
@@ -95,9 +95,9 @@ def share(batch):
 
 
 def seeded_parts(places, seed, epoch):
-    """(slice, generator) for every 16 of ``places`` (B,), where the galaxies of a batch stand in their epoch.
+    """(slice, generator) for every 64 of ``places`` (B,), where the galaxies of a batch stand in their epoch.
 
-    What is drawn part by part is the same in one process and in several, where each has a multiple of 16 to itself.
+    What is drawn part by part is the same in one process and in several, where each has a multiple of 64 to itself.
     """
     for start in range(0, len(places), DRAWN_TOGETHER):
         state = np.random.SeedSequence((seed, epoch, int(places[start]))).generate_state(1)[0]

@@ -1,17 +1,20 @@
 """Exact nearest neighbours and the scores of cross-modal retrieval.
 
-Cosines are of unit vectors: x.y / (|x| |y|). Nothing here is approximate: faiss scans the whole gallery in
-float32 and what it returns is rescored in float64; the order is that of a full float64 sort, ties by index.
+Cosines are of unit vectors: x.y / (|x| |y|). Nothing here is approximate: faiss, or a
+GPU where there is one, scans the whole gallery in float32 and what it returns is rescored in float64; the order is
+that of a full float64 sort, ties by index.
 """
 
 import numpy as np
 
+from .device import pick_device
 from .errors import InputError
 
 KS, PERCENTS = (1, 5, 10), (1, 5, 10)  # of recall, in places and in percent of all choices
 _SPARE = 8  # candidates fetched beyond k, for float64 rescoring to choose from
 _FLOAT32_ERROR = 4e-6  # bound on the error of a float32 product of unit vectors of a few thousand dimensions
 _BLOCK = 2**24  # float64 numbers held at a time, 128 MB
+_SCANNED = 2**28  # float32 products that a GPU holds at a time, 1 GB
 
 
 def unit(x):
@@ -42,17 +45,10 @@ def nearest(queries, gallery, k, exclude_self=False):
 
 def _search(queries, gallery, k, metric, exclude_self):
     """Largest scores: cosine, or minus the squared distance. Rescored in float64, (Q, k) each."""
-    import faiss
-
     available = len(gallery) - exclude_self
     if not 1 <= k <= available:
         raise InputError(f"k must lie between 1 and the {available} vectors that can be found; got {k}.")
-    # Below so many numbers of queries faiss takes a loop of its own, up to 8 times slower than a BLAS.
-    faiss.cvar.distance_compute_blas_threshold = 1
-    flat = faiss.IndexFlatIP if metric == "cosine" else faiss.IndexFlatL2
-    faiss_index = flat(gallery.shape[1])
-    faiss_index.add(np.ascontiguousarray(gallery, np.float32))
-
+    scan = scanner(gallery, metric)
     score = np.empty((len(queries), k))
     index = np.empty((len(queries), k), np.int64)
     pending, width = np.arange(len(queries)), k + exclude_self + _SPARE
@@ -62,17 +58,57 @@ def _search(queries, gallery, k, metric, exclude_self):
         unsettled = []
         for rows in np.array_split(pending, -(-len(pending) // step)):
             itself = rows if exclude_self else None
-            score[rows], index[rows], settled = _candidates(
-                faiss_index, queries[rows], gallery, k, width, metric, itself
-            )
+            score[rows], index[rows], settled = _candidates(scan, queries[rows], gallery, k, width, metric, itself)
             unsettled.append(rows[~settled])
         pending, width = np.concatenate(unsettled), 8 * width
     return score, index
 
 
-def _candidates(faiss_index, queries, gallery, k, width, metric, itself):
+def scanner(gallery, metric):
+    """scan(queries, width): the best ``width`` of ``gallery`` (N, D) for each query in float32, best first.
+
+    It gives cosines or squared distances, and indices, (Q, width) each: by faiss, or by PyTorch where there is a
+    GPU. That has to multiply in float32 proper, PyTorch's default: the rescoring relies on its error.
+    """
+    gallery = np.ascontiguousarray(gallery, np.float32)
+    if (device := pick_device()).type == "cuda":
+        return _scanner_on(device, gallery, metric)
+    import faiss
+
+    # Below so many numbers of queries faiss takes a loop of its own, up to 8 times slower than a BLAS.
+    faiss.cvar.distance_compute_blas_threshold = 1
+    flat = faiss.IndexFlatIP if metric == "cosine" else faiss.IndexFlatL2
+    index = flat(gallery.shape[1])
+    index.add(gallery)
+    return index.search
+
+
+def _scanner_on(device, gallery, metric):
+    """``scanner`` by PyTorch on ``device``."""
+    import torch
+
+    gallery = torch.from_numpy(gallery).to(device)
+    square = gallery.square().sum(1) if metric == "euclidean" else None
+    at_once = max(1, _SCANNED // len(gallery))
+
+    @torch.inference_mode()
+    def scan(queries, width):
+        found = []
+        for some in torch.from_numpy(queries).to(device).split(at_once):
+            product = some @ gallery.T
+            if metric == "cosine":
+                found.append(product.topk(width))
+            else:
+                distance = some.square().sum(1, keepdim=True) + square - 2 * product
+                found.append(distance.topk(width, largest=False))
+        return tuple(torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+
+    return scan
+
+
+def _candidates(scan, queries, gallery, k, width, metric, itself):
     """Best ``k`` of ``width`` float32 candidates, and whether no vector left out could be among them."""
-    fetched, index = faiss_index.search(np.ascontiguousarray(queries, np.float32), width)
+    fetched, index = scan(np.ascontiguousarray(queries, np.float32), width)
     found, wanted = gallery[index].astype(np.float64), queries.astype(np.float64)
     if metric == "cosine":
         score = np.einsum("qkd,qd->qk", found, wanted)

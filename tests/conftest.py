@@ -1,5 +1,9 @@
 """Fixtures shared by the tests."""
 
+import os
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared was made on the CPU; ``benchmarks.gpu`` is for GPUs
+
 from pathlib import Path
 
 import numpy as np

@@ -256,6 +256,7 @@ def test_each_process_reads_its_own_rows(name, monkeypatch):
     class Second:
         get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda: 1)
 
+    monkeypatch.setattr(distributed, "DRAWN_TOGETHER", 16)
     with open_pairs(tiny_pairs()) as pairs:
         rows, read = [], pairs.read
         monkeypatch.setattr(pairs, "read", lambda name, some: rows.append(some) or read(name, some))
@@ -273,7 +274,7 @@ def test_every_place_and_epoch_has_draws_of_its_own():
     draws = [
         torch.rand(1, generator=generator).item()
         for epoch in (0, 1)
-        for _, generator in distributed.seeded_parts(np.arange(64), 0, epoch)
+        for _, generator in distributed.seeded_parts(np.arange(256), 0, epoch)
     ]
     assert len(set(draws)) == len(draws) == 8
 

@@ -1,4 +1,5 @@
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -51,6 +52,33 @@ def test_top_k_of_the_whole_gallery_and_too_many(pairs):
     assert np.array_equal(np.sort(index, 1), np.tile(np.arange(len(b)), (3, 1)))
     with pytest.raises(InputError, match="between 1 and the 399"):
         retrieval.top_k(b, b, 400, exclude_self=True)
+
+
+@pytest.fixture(params=["cosine", "euclidean"])
+def searched_as_on_a_gpu(request, monkeypatch):
+    """What a GPU does, done here: the function called searches by PyTorch, in parts."""
+    import torch
+
+    scanner = partial(retrieval._scanner_on, torch.device("cpu"))
+    monkeypatch.setattr(retrieval, "scanner", scanner)
+    monkeypatch.setattr(retrieval, "_SCANNED", 2000)
+    return retrieval.top_k if request.param == "cosine" else retrieval.nearest
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_a_gpu_finds_what_faiss_finds(pairs, exclude_self, searched_as_on_a_gpu, monkeypatch):
+    found = searched_as_on_a_gpu(pairs[1], pairs[1], 7, exclude_self)
+    monkeypatch.undo()
+    for one, other in zip(found, searched_as_on_a_gpu(pairs[1], pairs[1], 7, exclude_self), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_where_there_is_a_gpu_it_searches(pairs, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(retrieval, "pick_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(retrieval, "_scanner_on", lambda device, *_: device.type)
+    assert retrieval.scanner(pairs[1], "cosine") == "cuda"
 
 
 def test_top_k_separates_cosines_that_float32_cannot():
