@@ -14,6 +14,11 @@ def pick_device():
     return torch.device("cpu")
 
 
+def is_cuda(device):
+    """Whether ``device`` is a GPU with CUDA (or ROCm), on which PyTorch sorts and selects without limits."""
+    return device.type == "cuda"
+
+
 def multiplies_bf16():
     """Whether this processor has instructions for bfloat16 products (AVX-512 BF16 or AMX)."""
     import torch

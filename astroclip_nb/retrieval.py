@@ -7,7 +7,7 @@ that of a full float64 sort, ties by index.
 
 import numpy as np
 
-from .device import pick_device
+from .device import is_cuda, pick_device
 from .errors import InputError
 
 KS, PERCENTS = (1, 5, 10), (1, 5, 10)  # of recall, in places and in percent of all choices
@@ -71,7 +71,7 @@ def scanner(gallery, metric):
     GPU. That has to multiply in float32 proper, PyTorch's default: the rescoring relies on its error.
     """
     gallery = np.ascontiguousarray(gallery, np.float32)
-    if (device := pick_device()).type == "cuda":
+    if is_cuda(device := pick_device()):
         return _scanner_on(device, gallery, metric)
     import faiss
 

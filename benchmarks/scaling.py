@@ -1,7 +1,7 @@
 """The numbers of SCALING.md, from measurements and stated limits: ``python -m benchmarks.scaling``.
 
-Reads ``results.json`` (``benchmarks.bench``) and ``shards.json`` (``benchmarks.shards``) and prints what stands
-between the page's two marks; with ``--write`` it puts it there.
+Reads ``results.json`` (``benchmarks.bench``), ``shards.json`` (``benchmarks.shards``) and ``gpu.json``
+(``benchmarks.gpu``) and prints what stands between the page's two marks; with ``--write`` it puts it there.
 """
 
 import argparse
@@ -136,6 +136,33 @@ def throughput(found):
     return markdown_table(["Galaxies/s and GPU", "G", "H", "N", "C"], rows)
 
 
+def on_the_gpu(found, gpu):
+    """What one GPU was measured to do beside what was estimated, galaxies per second; ``found`` by ``jobs``."""
+    encoders, trainings, heads = gpu["encoders_per_s"], gpu["trainings"], gpu["heads_per_s"]
+    tuned = "tune both, two views of spectra"
+    two_views = 3 * (gpu_seconds(RESNET50_FLOP, RESNET50_TRAFFIC) + 2 * gpu_seconds(SPENDER_FLOP, SPENDER_TRAFFIC))
+    rows = [
+        ("Embed images", "", encoders["image"]["autocast, channels last"]["per_s"]),
+        ("Embed spectra", "", encoders["spectrum"]["autocast"]["per_s"]),
+        ("Cache features of pairs", gpu["cache_per_s"]["bf16"], None),
+        (f"Train heads, {EPOCHS} epochs", heads["bf16"] / EPOCHS, heads["bf16, the same batch"] / EPOCHS),
+        *(
+            (job, trainings[name]["per_s"], trainings[name]["per_s_same_batch"])
+            for job, name in (
+                ("Pre-train on images, an epoch", "MoCo v2"),
+                ("Pre-train on spectra, an epoch", "autoencoder"),
+                ("Tune both encoders, an epoch", tuned),
+            )
+        ),
+    ]
+    cells = []
+    for job, whole, network in rows:
+        limits = found[job][1] | ({"G": two_views} if job.startswith("Tune") else {})
+        told = [f"{rate:,.0f}" if rate else "" for rate in (whole, network, 1 / limits["G"])]
+        cells.append([f"{job}, two views of each spectrum" if job.startswith("Tune") else job, *told])
+    return markdown_table(["Galaxies/s of an H100, measured", "all in", "network alone", "G of an A100"], cells)
+
+
 def sizes():
     """Bytes of everything that is kept, in TB."""
     views = (1 + IMAGE_VIEWS) * 2048 * 2 + (1 + SPECTRUM_VIEWS) * 256 * 2
@@ -169,7 +196,15 @@ def numbers():
     kept = json.loads((HERE / "shards.json").read_text())
     host, workers = kept["host_per_s"], kept["workers"]
     found = jobs(rates, host, workers["1"]["cpu_ms_per_galaxy"] / 1e3)
-    parts = [times(found), throughput(found), sizes(), measured(rates, host), shards(workers)]
+    gpu = json.loads((HERE / "gpu.json").read_text())
+    parts = [
+        times(found),
+        throughput(found),
+        on_the_gpu(found, gpu),
+        sizes(),
+        measured(rates, host),
+        shards(workers),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -74,6 +74,29 @@ def test_a_benchmark_shows_no_gpu_to_its_workers(module):
     assert done.stdout.strip() == "''", done.stderr
 
 
+def test_without_a_gpu_its_benchmark_says_so():
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "benchmarks.gpu"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "wants a GPU" in done.stderr
+
+
+@torch.inference_mode()
+def test_folded_batch_norms_change_no_features(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from astroclip_nb.galaxies.encoders import ImageEncoder
+    from benchmarks.gpu import Folded
+
+    torch.manual_seed(0)
+    encoder = ImageEncoder("resnet50").eval()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    crops = 0.05 * torch.rand(3, 3, 96, 96)
+    assert torch.cosine_similarity(Folded(encoder)(crops), encoder(crops)).min() > 0.9995
+
+
 def test_the_plain_sort_and_top_k_agree(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     from astroclip_nb.retrieval import top_k, unit

@@ -133,3 +133,15 @@ def test_sizes_are_the_kept_ones():
         r2 = " / ".join(f"{found[f'redshift/{side}']['r2']:.2f}" for side in SIDES)
         assert f"{r2} and {100 * found['recall@10']:.1f} %" in README and f"or {found['steps']} steps" in README
         assert f"({found['n_parameters'] / 1e6:.1f} million" in README
+
+
+def test_the_short_trial_of_full_is_the_kept_one():
+    kept = json.loads((REPOSITORY / "paper" / "results" / "full_short.json").read_text())
+    epochs = [kept[name]["parameters"][key] for name, key in (
+        ("02_image_encoder", "image_epochs"), ("03_spectrum_encoder", "spectrum_epochs"), ("04_alignment", "epochs")
+    )]  # fmt: skip
+    assert epochs == [1, 2, 5]
+    found = kept["05_retrieval"]["metrics"]
+    recall, linear = (part["image_to_spectrum"]["recall@10"] for part in (found, found["linear"]))
+    told = f"Recall@10 among {found['choices']:,} is {recall:.1%} (linear\nbaseline {linear:.1%})"
+    assert told in README

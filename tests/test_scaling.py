@@ -80,3 +80,22 @@ def test_embedding_images_by_hand(scaling):
     assert limits == pytest.approx({"G": 19.2e-6, "H": 1e-3, "N": 39.6e-6}, rel=0.1)
     assert found["Embed both, small towers, fp32"] == (6e-3, {})
     assert scaling.duration(90) == "1.5 min" and scaling.duration(7200) == "2 h" and scaling.duration(5) == "5 s"
+
+
+def test_the_page_and_the_readme_tell_what_the_gpu_was_measured_to_do(scaling):
+    gpu = json.loads((scaling.HERE / "gpu.json").read_text())
+    image, trained, job = gpu["encoders_per_s"]["image"], gpu["trainings"], gpu["whole_job_minutes"]
+    text = " ".join(scaling.PAGE.read_text().split())
+    forms = ["fp32, without TF32", "fp32", "autocast", "autocast, channels last", "folded bf16, channels last"]
+    for form in forms:
+        assert f"{round(image[form]['per_s'], -2):,.0f}" in text
+    assert min(image[form].get("least_cosine", 1) for form in forms) > 0.99998
+    tuned = trained["tune both, two views of spectra"]
+    for count in (16, 64, 512):
+        assert f"{round(tuned[f'batches_of_{count}_at_once_per_s'], -2):,.0f}" in text
+    assert f"{round(gpu['heads_per_s']['bf16'], -3):,.0f} pairs/s" in text
+    assert f"takes {job['cache']:.1f} min, 80 epochs of the heads {job['heads']:.1f} min" in text
+    found = gpu["top_10_of_200000_per_s"]
+    assert f"{round(found['gpu'], -3):,.0f} queries/s, by faiss on 16 cores {round(found['cpu'], -2):,.0f}" in text
+    assert found["the same answers"]
+    assert f"the same job takes {sum(job.values()):.1f} minutes" in (REPOSITORY / "README.md").read_text()
