@@ -28,6 +28,7 @@ from astroclip_nb.galaxies.pairs import open_pairs
 from astroclip_nb.galaxies.simulate import simulate_pairs
 
 from .measure import machine
+from .towers import published_encoders, train_heads
 
 HERE = Path(__file__).resolve().parent
 EPOCHS, TRAIN, HELD_OUT = 80, 178_000, 178_000 / 9  # of the report, as in ``bench``, which hides the GPU
@@ -88,9 +89,7 @@ class ToBfloat16(nn.Module):
 
 def encoding(batch=BATCH):
     """Rates of both published encoders in several forms, and the least cosine of each with float32."""
-    torch.manual_seed(0)
-    image = encoders.ImageEncoder(**encoders.PUBLISHED_IMAGE).eval().cuda()
-    spectrum = encoders.SpectrumEncoder(**encoders.PUBLISHED_SPECTRUM).eval().cuda()
+    image, spectrum = (encoder.cuda() for encoder in published_encoders())
     last = copy.deepcopy(image).to(memory_format=torch.channels_last)
 
     def in_bf16(model):
@@ -213,11 +212,9 @@ def heads(folder, n=TRAIN):
         schedule = contrast.Schedule(optimizer, contrast.FitConfig(1, schedule="constant"))
         batches = CachedBatches(features, rows, BATCH)
 
-        def call(model=model, optimizer=optimizer, schedule=schedule, batches=batches, precision=precision):
-            contrast.train_epoch(model, batches(0), optimizer, schedule, precision)
-            return n // BATCH * BATCH
-
-        found[precision] = rate(call, HEAD_EPOCHS, 0)
+        found[precision] = rate(
+            lambda p=precision, m=model, o=optimizer: train_heads(features, rows, p, m, o), HEAD_EPOCHS, 0
+        )
         same = list(islice(cycle([next(iter(batches(0)))]), 100))
 
         def still(model=model, optimizer=optimizer, schedule=schedule, same=same, precision=precision):
@@ -230,9 +227,7 @@ def heads(folder, n=TRAIN):
 
 def caching(pairs, folder):
     """Galaxies per second of ``cache_features``: four views and the plain one of both sides."""
-    torch.manual_seed(0)
-    image = encoders.ImageEncoder(**encoders.PUBLISHED_IMAGE).eval()
-    spectrum = encoders.SpectrumEncoder(**encoders.PUBLISHED_SPECTRUM).eval()
+    image, spectrum = published_encoders()
     found = {}
     for precision in ("bf16", "fp32", "bf16"):  # the first time, cuDNN chooses its kernels
         start = time.perf_counter()
@@ -259,7 +254,7 @@ def neighbours(n=200_000, queries=20_000, k=10):
 
 
 def whole_job(cache, step):
-    """Minutes of the 80 epochs on 178,000 pairs from the measured rates: cache of all pairs, heads, validation."""
+    """Minutes of 80 epochs on 178,000 pairs from the measured rates, without the validation: all cached, heads."""
     everything = TRAIN + HELD_OUT
     return {"cache": everything / cache / 60, "heads": EPOCHS * TRAIN / step / 60}
 

@@ -35,9 +35,8 @@ def fast(encoder, precision="fp32"):
     exists or agrees, and on another device, there with its weights channels last.
     """
     if next(encoder.parameters()).device.type != "cpu":
-        return encoder.to(
-            memory_format=torch.channels_last
-        )  # the same weights; a ResNet-50 takes two thirds as long
+        # The same weights in another order, with which a GPU takes two thirds of the time for a ResNet-50.
+        return encoder.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(0)
     if isinstance(encoder, ImageEncoder):
         form, exists = FusedResNet, has_fused_convolutions()
