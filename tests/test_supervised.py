@@ -106,7 +106,7 @@ def test_image_reader_augments_only_in_training():
 
     read = supervised.image_reader(File())
     rows = rng.integers(0, 9, 4)
-    assert torch.equal(read(rows), read(rows)) and read(rows).shape == (4, 3, 48, 48)
+    assert torch.equal(read(rows), read(rows)) and read(rows).shape == (4, 3, 32, 32)
     assert not torch.equal(read(rows), read(rows, torch.Generator().manual_seed(1)))
 
 
