@@ -16,6 +16,7 @@ from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import alignment, spectra, survey_encoding, survey_shards
 from astroclip_nb.galaxies.features import cache_features
 from astroclip_nb.galaxies.pairs import WAVELENGTH, open_pairs
+from astroclip_nb.processes import cores
 
 BOTH = ("image", "spectrum", "ivar", "redshift")
 
@@ -54,7 +55,7 @@ def test_workers_keep_the_memory_that_every_block_needs_again(client):
 
 
 def test_workers_share_the_cores(client):
-    assert set(client.run(torch.get_num_threads).values()) == {max(1, os.cpu_count() // 2)}
+    assert set(client.run(torch.get_num_threads).values()) == {max(1, cores() // 2)}
 
 
 @pytest.fixture

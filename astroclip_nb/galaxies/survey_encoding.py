@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..paths import replacing
+from ..processes import cores
 from .alignment import load_towers, towers_fingerprint
 from .survey_shards import (
     encode_shard,
@@ -145,7 +146,7 @@ def _client(workers, scheduler):
             yield client
         return
     gpus = _gpus(torch.cuda.device_count())
-    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // workers))
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, cores() // workers))
     local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # out of reach from other machines
     options = {**local, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     specification = {}

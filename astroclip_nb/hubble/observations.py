@@ -9,6 +9,7 @@ Datasets, N images of P proposals, readable by plain h5py:
 Attributes: format, version, origin ("simulated" or "hst"), seed, problems (what was left out, and why).
 """
 
+import functools
 import hashlib
 import json
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..paths import replacing
+from ..processes import map_in_processes
 from ..splits import SPLITS, split_of
 from .mast import chosen_files
 from .proposals import Proposal
@@ -27,6 +29,7 @@ from .proposals import Proposal
 FORMAT, VERSION = "astroclip-observations", 1
 WHITE = 255
 HASHED = 256  # images read at a time
+BLOCK = 50  # proposals simulated at a time
 IMAGE_FILES = (".jpg", ".jpeg", ".png")
 
 
@@ -121,13 +124,13 @@ class Observations:
     def images(self, rows=None):
         """Images (n, S, S) uint8 at an index array, in its order; all of them by default."""
         with h5py.File(self.path) as file:
+            stored = file["image"]
             if rows is None:
-                return file["image"][:]
-            rows = np.asarray(rows)
-            unique, order = np.unique(rows, return_inverse=True)
+                return stored[:]
+            unique, order = np.unique(np.asarray(rows), return_inverse=True)
             found = np.empty((len(unique), self.image_size, self.image_size), np.uint8)
             for place, row in enumerate(unique):  # a chunk is one image: h5py's fancy indexing is far slower
-                file["image"].read_direct(found, np.s_[row], np.s_[place])
+                stored.read_direct(found, np.s_[row], np.s_[place])
             return found[order]
 
 
@@ -216,7 +219,7 @@ def simulate_observations(path, n_proposals, seed, size=128, max_images=7, progr
     below 1.
     """
     from .simulate.detector import INSTRUMENTS
-    from .simulate.proposals import preview, propose
+    from .simulate.proposals import propose
 
     coarsest = max(camera.binning for camera in INSTRUMENTS.values())
     if max_images < 1:
@@ -234,9 +237,20 @@ def simulate_observations(path, n_proposals, seed, size=128, max_images=7, progr
         )
         for p in drawn
     ]  # fmt: skip
-    previews = (
-        (p.number, preview(p, seed, index, size))
-        for p in tqdm(drawn, desc="simulating", disable=not progress)
-        for index in range(p.n_images)
-    )
-    return write_observations(path, proposals, previews, size=size, origin="simulated", seed=seed)
+
+    def previews():
+        blocks = [drawn[start : start + BLOCK] for start in range(0, len(drawn), BLOCK)]
+        made = map_in_processes(functools.partial(_previews_of, seed, size), blocks)
+        with tqdm(total=len(drawn), desc="simulating", unit="proposal", disable=not progress) as bar:
+            for block, images in zip(blocks, made, strict=True):
+                yield from images
+                bar.update(len(block))
+
+    return write_observations(path, proposals, previews(), size=size, origin="simulated", seed=seed)
+
+
+def _previews_of(seed, size, proposals):
+    """(proposal ID, image (size, size) uint8) for each preview of simulated proposals, a list."""
+    from .simulate.proposals import preview
+
+    return [(p.number, preview(p, seed, index, size)) for p in proposals for index in range(p.n_images)]

@@ -5,16 +5,11 @@ them.
 """
 
 import functools
-import multiprocessing
-import os
-import signal
-import threading
-import time
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
 from ...errors import InputError
+from ...processes import map_in_processes
 from ..pairs import create_pairs
 
 __all__ = ["VERSION", "simulate_pairs", "simulate_spectra"]
@@ -29,8 +24,7 @@ def simulate_pairs(path, n, seed, *, workers=None, noise=True, progress=True):
     where it stopped. With ``noise`` false the same galaxies are written without noise: the truth behind the
     file.
 
-    workers : processes, each using one thread; by default one per CPU. A script that asks for more than one
-    has to call from below ``if __name__ == "__main__":``, as anything that starts processes does.
+    workers : processes; see `map_in_processes`.
 
     Raises InputError where ``n`` or ``seed`` (0 to 2^22 - 1) is out of range.
     """
@@ -47,9 +41,8 @@ def simulate_pairs(path, n, seed, *, workers=None, noise=True, progress=True):
         starts = range(writer.done, n, survey.BLOCK)
         counts = [min(survey.BLOCK, n - start) for start in starts]
         blocks = [start // survey.BLOCK for start in starts]
-        workers = min(workers or os.cpu_count(), max(len(blocks), 1))
-        make = functools.partial(_observe_block, seed, noise)
-        for start, rows in zip(starts, _map(make, workers, blocks, counts), strict=True):
+        made = map_in_processes(functools.partial(_observe_block, seed, noise), blocks, counts, workers=workers)
+        for start, rows in zip(starts, made, strict=True):
             writer.write(start, rows)
             bar.update(len(rows["targetid"]))
         writer.finish()
@@ -85,35 +78,7 @@ def _check(n, seed):
         raise InputError(f"n is {n} and seed {seed}; expected n of at least 1 and 0 <= seed <= {LARGEST_SEED}.")
 
 
-def _map(function, workers, *arguments):
-    """Like ``map``, in ``workers`` processes where there is more than one; ends them whatever happens."""
-    if workers == 1:
-        yield from map(function, *arguments)
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_live_by_the_parent)
-    try:
-        yield from pool.map(function, *arguments)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _live_by_the_parent():
-    """Ctrl-C is for the parent, which ends its workers; where it was killed they end by themselves."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_without(parent):
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
 def _observe_block(seed, noise, block, count):
-    """One block, in one thread: processes share the cores, and the bytes must not depend on threads."""
-    from threadpoolctl import threadpool_limits
-
     from . import survey
 
-    with threadpool_limits(1):
-        return survey.observe_block(seed, block, count, noise)
+    return survey.observe_block(seed, block, count, noise)
