@@ -200,6 +200,8 @@ def main(arguments=None):
     parser.add_argument("--run", help="run folder, instead of runs/<profile>")
     parser.add_argument("--report", action="store_true", help="write report.html afterwards")
     options = parser.parse_args(arguments)
+    if not sys.stderr.isatty():  # the log of a batch job: bars are drawn a few times a minute, not a second
+        os.environ.setdefault("TQDM_MININTERVAL", "20")  # tqdm reads it in the notebooks' processes
     try:
         overrides = dict(parse_override(text) for text in options.p)
         run = run_notebooks(
