@@ -134,8 +134,9 @@ def test_islands_with_one_cluster_only_noise_or_too_many(galaxies, labels):
     figure = galleries.islands(points, labels, galaxies["image"].__getitem__)
     assert_readable(figure)
     plane, gallery = figure.axes
-    assert plane.get_xlabel() == "UMAP 1" and len(gallery.get_yticks()) == min(6, len(np.unique(labels)))
+    assert plane.get_xlabel() == "UMAP 1" and len(gallery.get_yticks()) == min(8, len(np.unique(labels)))
     assert f"{len(set(labels) - {-1})} clusters, {np.mean(labels == -1):.1%} noise" in said(figure)
+    assert ("(4 small ones: crosses)" in said(figure)) == (len(np.unique(labels)) == 12)
 
 
 def test_a_small_island_is_ringed_numbered_and_shown_whole(galaxies):

@@ -194,12 +194,12 @@ def cluster_images(labels, images, per_group=8, most=12, artefact=None, seed=0):
     return figure
 
 
-def islands(points, labels, images, columns=5, most=6, also=(), artefact=None, seed=0):
+def islands(points, labels, images, columns=5, most=8, also=(), artefact=None, seed=0):
     """DBSCAN's groups on a UMAP plane, and galaxies of each beside it (Figure 12).
 
     points : (N, 2) UMAP coordinates; labels : (N,) int, -1 for noise. Shown are the ``most`` largest clusters
     and the small ones named in ``also`` (the island of artefacts), small islands ringed and numbered; all others
-    are drawn in black. artefact : as in `cluster_images`.
+    are drawn as crosses, which the title then says. artefact : as in `cluster_images`.
     """
     groups = group_order(labels, most, also)
     n_clusters = len(np.unique(labels[labels >= 0]))
@@ -212,13 +212,19 @@ def islands(points, labels, images, columns=5, most=6, also=(), artefact=None, s
         width_ratios=[1, 1.1],
     )
     size = umap_axis(left, points)
-    left.scatter(*points.T, s=size, color="black", lw=0, rasterized=True)
+    left.scatter(
+        *points[~np.isin(labels, groups)].T, s=3 * size, marker="x", color="black", lw=0.8, rasterized=True
+    )
     ringed = small_islands(labels)
     for group, colour in group_colours(groups).items():
         members = points[labels == group]
         left.scatter(*members.T, s=size, color=colour, lw=0, rasterized=True)
         if group in ringed:
             ring(left, members, colour, str(group))
-    left.set_title(f"DBSCAN: {n_clusters} clusters, {np.mean(labels == -1):.1%} noise")
+    others = n_clusters - sum(group >= 0 for group in groups)
+    left.set_title(
+        f"DBSCAN: {n_clusters} clusters, {np.mean(labels == -1):.1%} noise"
+        + (f"\n({others} small ones: crosses)" if others else "")
+    )
     draw_groups(right, labels, images, groups, columns, artefact, seed, lines)
     return figure
