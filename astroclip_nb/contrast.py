@@ -251,7 +251,11 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
         history.append(row)
         if config.keep_last or best_epoch(history) is row:
             best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        bar.set_postfix(train=f"{row['train_loss']:.3f}", validation=f"{row['validation_loss']:.3f}")
+        bar.set_postfix(
+            train=f"{row['train_loss']:.3f}",
+            validation=f"{row['validation_loss']:.3f}",
+            refresh=False,  # at its own pace
+        )
         if rank() > 0:
             continue
         write_history(history, folder / "metrics.csv")
