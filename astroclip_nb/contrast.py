@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
-from .device import autocast, pick_device
+from .device import ahead, autocast, pick_device
 from .distributed import average_gradients, gather, mean_over_processes, rank
 from .errors import InputError
 from .paths import replacing
@@ -197,8 +197,7 @@ def train_epoch(model, batches, optimizer, schedule, precision="fp32"):
     two_towers = isinstance(model, TwoTower)
     total, count = 0.0, 0
     model.train()
-    for x, y in batches:
-        x, y = (side.to(device, non_blocking=True) for side in (x, y))
+    for x, y in ahead(batches, device):
         with autocast(device, precision):
             a, b = model(x, y)
         loss = model.loss(a, b)  # outside: under autocast its cosines would be bf16

@@ -1,4 +1,6 @@
-"""The one place that names a device, says what it multiplies fast, and draws noise for it."""
+"""The one place that names a device, says what it multiplies fast, draws noise and makes batches ahead for it."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 from .errors import InputError
 
@@ -58,3 +60,36 @@ def noise(shape, device, generator):
         seed = int(torch.randint(2**62, (), generator=generator))
         generator = torch.Generator(device).manual_seed(seed)
     return torch.randn(shape, generator=generator, device=device)
+
+
+def ahead(batches, device):
+    """The ``batches``, tuples of tensors, on ``device``; on a GPU each is made while it works on the last.
+
+    Reading and making a batch there takes as long as a training step, and mostly waits. On a processor, which
+    would have to make it anyway, batches come as they are asked for.
+    """
+    if not is_cuda(device):
+        for batch in batches:
+            yield tuple(side.to(device) for side in batch)
+        return
+    import torch
+
+    stream, batches = torch.cuda.Stream(device), iter(batches)
+
+    def make():
+        with torch.cuda.stream(stream):
+            batch = tuple(side.to(device, non_blocking=True) for side in next(batches, ()))
+        return batch, stream.record_event()
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(make)
+        while True:
+            batch, made = coming.result()
+            if not batch:
+                return
+            coming = thread.submit(make)
+            used_in = torch.cuda.current_stream(device)
+            used_in.wait_event(made)
+            for side in batch:  # its memory is not to be taken for the next batch while this stream still reads it
+                side.record_stream(used_in)
+            yield batch

@@ -8,6 +8,7 @@ from tiny import tiny_pairs
 
 from astroclip_nb import device
 from astroclip_nb.device import noise
+from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import alignment, encoders, features, images, pretrain, spectra, survey_shards
 from astroclip_nb.galaxies.pairs import open_pairs
 
@@ -65,6 +66,32 @@ def test_bf16_is_a_wish_that_processors_without_its_instructions_do_not_grant(mo
             assert (layer(x).dtype == torch.bfloat16) == expected
     monkeypatch.setattr(torch, "autocast", lambda *_, enabled: enabled)
     assert device.autocast(torch.device("cuda"), "bf16")
+
+
+def _made(count):
+    """Batches of random numbers, each from the one before it."""
+    x = torch.ones(8, 4)
+    for _ in range(count):
+        x = x.roll(1, 0) + 0.1 * torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+        yield x, 2 * x
+
+
+def test_batches_ahead_are_the_batches_in_their_order():
+    found = list(device.ahead(_made(5), device.pick_device()))
+    assert len(found) == 5
+    for got, expected in zip(found, _made(5), strict=True):
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(got, expected, strict=True))
+
+
+def test_an_error_in_a_batch_made_ahead_is_raised():
+    def batches():
+        yield from _made(1)
+        raise InputError("no more")
+
+    found = device.ahead(batches(), device.pick_device())
+    assert len(next(found)) == 2
+    with pytest.raises(InputError, match="no more"):
+        next(found)
 
 
 @pytest.fixture

@@ -210,7 +210,9 @@ def test_second_spectra_are_other_views_of_the_same_galaxies():
             seen.update(zip(first[:, 1].tolist(), second[:, 1].tolist(), strict=True))
     assert set(seen) == {(a, b) for a in (1, 2, 3) for b in (1, 2, 3) if a != b}
     assert max(seen.values()) < 1.3 * min(seen.values())
+    assert cached.has_two_spectra
     for too_few in (1, 2):
+        assert not replace(cached, spectrum=spectrum[:, :too_few]).has_two_spectra
         with pytest.raises(InputError, match=f"spectra have {too_few - 1} degraded views, expected 2"):
             features.CachedBatches(replace(cached, spectrum=spectrum[:, :too_few]), rows, 16, two_spectra=True)
 

@@ -36,6 +36,12 @@ class Features:
     spectrum: np.memmap
     identity: dict
 
+    @property
+    def has_two_spectra(self):
+        """Whether there are two degraded views of each spectrum, which contrast within spectra needs; a run that
+        tuned its encoders has none."""
+        return self.spectrum.shape[1] > 2
+
 
 def image_views(crops, views, generator, with_blur=False):
     """View 0 and ``views`` random ones of images (N, 3, S, S), one after the other: each (N, 3, 96, 96)."""
@@ -219,7 +225,8 @@ class CachedBatches:
     def __init__(self, features, rows, batch_size, seed=0, passes=1, two_spectra=False):
         self.features, self.rows, self.seed, self.passes = features, np.asarray(rows), seed, passes
         self.size, self.two_spectra = batch_size_for(rows, batch_size), two_spectra
-        if two_spectra and (views := features.spectrum.shape[1] - 1) < 2:
+        if two_spectra and not features.has_two_spectra:
+            views = features.spectrum.shape[1] - 1
             raise InputError(f"spectra have {views} degraded views, expected 2 to contrast; cache more.")
 
     def __call__(self, epoch):
