@@ -145,3 +145,14 @@ def test_the_short_trial_of_full_is_the_kept_one():
     recall, linear = (part["image_to_spectrum"]["recall@10"] for part in (found, found["linear"]))
     told = f"Recall@10 among {found['choices']:,} is {recall:.1%} (linear\nbaseline {linear:.1%})"
     assert told in README
+
+
+def test_speeds_with_amx_are_the_kept_ones():
+    kept = json.loads((REPOSITORY / "benchmarks" / "results_amx.json").read_text())
+    assert kept["machine"]["amx_bf16"]
+    ratio = {row["what"]: row["ratio"] for row in kept["rows"]}
+    told = " ".join(README.split())
+    resnet, job = ratio["Image encoder, published, bf16"], kept["whole_job_core_hours"]["ratio"]
+    assert f"ResNet-50 {resnet:.1f} times as fast as plain and does the whole job {job:.0f} times" in told
+    search, regression = ratio["Top 10 of 200,000"], ratio["16-NN regression, 40,000"]
+    assert f"only {search:.1f} times as fast as a full sort" in told and f"scikit-learn's ({regression:.2f})" in told
