@@ -155,4 +155,5 @@ def test_speeds_with_amx_are_the_kept_ones():
     resnet, job = ratio["Image encoder, published, bf16"], kept["whole_job_core_hours"]["ratio"]
     assert f"ResNet-50 {resnet:.1f} times as fast as plain and does the whole job {job:.0f} times" in told
     search, regression = ratio["Top 10 of 200,000"], ratio["16-NN regression, 40,000"]
-    assert f"only {search:.1f} times as fast as a full sort" in told and f"scikit-learn's ({regression:.2f})" in told
+    assert f"only {search:.1f} times as fast as a full sort" in told
+    assert f"scikit-learn's ({regression:.2f})" in told
