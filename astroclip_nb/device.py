@@ -65,8 +65,8 @@ def noise(shape, device, generator):
 def ahead(batches, device):
     """The ``batches``, tuples of tensors, on ``device``; on a GPU each is made while it works on the last.
 
-    Reading and making a batch there takes as long as a training step, and mostly waits. On a processor, which
-    would have to make it anyway, batches come as they are asked for.
+    Reading and making a batch there takes about as long as a training step (``benchmarks/SCALING.md``). On a
+    processor, which has to do both itself, batches come as they are asked for.
     """
     if not is_cuda(device):
         for batch in batches:
