@@ -16,8 +16,16 @@ def pick_device():
     return torch.device("cpu")
 
 
+def pick_search_device():
+    """The device to sort and select on: CUDA where there is one, else the CPU; MPS has limits there."""
+    import torch
+
+    device = pick_device()
+    return device if is_cuda(device) else torch.device("cpu")
+
+
 def is_cuda(device):
-    """Whether ``device`` is a GPU with CUDA (or ROCm), on which PyTorch sorts and selects without limits."""
+    """Whether ``device`` is a GPU with CUDA (or ROCm)."""
     return device.type == "cuda"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from .errors import InputError
 from .paths import NOTEBOOKS, REPORT_NOTEBOOK, REPOSITORY, RunFolder, replacing
 
-TOLD_VERSIONS = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "umap-learn", "spender", "faiss-cpu")
+TOLD_VERSIONS = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "umap-learn", "spender")
 
 
 def read_metrics(run):

@@ -1,20 +1,21 @@
 """Exact nearest neighbours and the scores of cross-modal retrieval.
 
-Cosines are of unit vectors: x.y / (|x| |y|). Nothing here is approximate: faiss, or a
-GPU where there is one, scans the whole gallery in float32 and what it returns is rescored in float64; the order is
-that of a full float64 sort, ties by index.
+Cosines are of unit vectors: x.y / (|x| |y|). Nothing here is approximate: PyTorch scans the whole gallery in
+float32, on the GPU where there is one, and the best are rescored in float64; the order is that of a full float64
+sort, ties by index.
 """
 
 import numpy as np
 
-from .device import is_cuda, pick_device
+from .device import is_cuda, pick_search_device
 from .errors import InputError
 
 KS, PERCENTS = (1, 5, 10), (1, 5, 10)  # of recall, in places and in percent of all choices
 _SPARE = 8  # candidates fetched beyond k, for float64 rescoring to choose from
 _FLOAT32_ERROR = 4e-6  # bound on the error of a float32 product of unit vectors of a few thousand dimensions
 _BLOCK = 2**24  # float64 numbers held at a time, 128 MB
-_SCANNED = 2**28  # float32 products that a GPU holds at a time, 1 GB
+_SCANNED, _SCANNED_BY_GPU = 2**24, 2**28  # float32 products held at a time, 64 MB and 1 GB
+_GROUP = 32  # gallery vectors of which only the best is sorted at first
 
 
 def unit(x):
@@ -67,40 +68,34 @@ def _search(queries, gallery, k, metric, exclude_self):
 def scanner(gallery, metric):
     """scan(queries, width): the best ``width`` of ``gallery`` (N, D) for each query in float32, best first.
 
-    It gives cosines or squared distances, and indices, (Q, width) each: by faiss, or by PyTorch where there is a
-    GPU. That has to multiply in float32 proper, PyTorch's default: the rescoring relies on its error.
+    It gives cosines or minus squared distances, and indices, (Q, width) each. Sorting would take longer than
+    multiplying, but maxima are cheap: the best ``width`` lie in the ``width`` groups with the largest maxima.
+    The products have to be float32 proper, PyTorch's default: the rescoring relies on their error.
     """
-    gallery = np.ascontiguousarray(gallery, np.float32)
-    if is_cuda(device := pick_device()):
-        return _scanner_on(device, gallery, metric)
-    import faiss
-
-    # Below so many numbers of queries faiss takes a loop of its own, up to 8 times slower than a BLAS.
-    faiss.cvar.distance_compute_blas_threshold = 1
-    flat = faiss.IndexFlatIP if metric == "cosine" else faiss.IndexFlatL2
-    index = flat(gallery.shape[1])
-    index.add(gallery)
-    return index.search
-
-
-def _scanner_on(device, gallery, metric):
-    """``scanner`` by PyTorch on ``device``."""
     import torch
 
-    gallery = torch.from_numpy(gallery).to(device)
-    square = gallery.square().sum(1) if metric == "euclidean" else None
-    at_once = max(1, _SCANNED // len(gallery))
+    device = pick_search_device()
+    gallery = torch.from_numpy(np.ascontiguousarray(gallery, np.float32)).to(device)
+    half_square = gallery.square().sum(1) / 2
+    groups = -(-len(gallery) // _GROUP)  # the j-th holds every groups-th vector, from the j-th on
+    at_once = max(1, (_SCANNED_BY_GPU if is_cuda(device) else _SCANNED) // len(gallery))
+
+    def best(some, width, scores):
+        product = torch.mm(some, gallery.T, out=scores.flatten(1)[:, : len(gallery)])
+        if metric == "euclidean":
+            product -= half_square
+        group = scores.amax(1).topk(min(width, groups)).indices
+        score, place = scores.gather(2, group[:, None].expand(-1, _GROUP, -1)).flatten(1).topk(width)
+        if metric == "euclidean":
+            score = 2 * score - some.square().sum(1, keepdim=True)
+        row, column = place // group.shape[1], place % group.shape[1]
+        return score, row * groups + group.gather(1, column)
 
     @torch.inference_mode()
     def scan(queries, width):
-        found = []
-        for some in torch.from_numpy(queries).to(device).split(at_once):
-            product = some @ gallery.T
-            if metric == "cosine":
-                found.append(product.topk(width))
-            else:
-                distance = some.square().sum(1, keepdim=True) + square - 2 * product
-                found.append(distance.topk(width, largest=False))
+        parts = torch.from_numpy(queries).to(device).split(at_once)
+        scores = torch.full((len(parts[0]), _GROUP, groups), -torch.inf, device=device)
+        found = [best(some, width, scores[: len(some)]) for some in parts]
         return tuple(torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
 
     return scan
@@ -110,19 +105,19 @@ def _candidates(scan, queries, gallery, k, width, metric, itself):
     """Best ``k`` of ``width`` float32 candidates, and whether no vector left out could be among them."""
     fetched, index = scan(np.ascontiguousarray(queries, np.float32), width)
     found, wanted = gallery[index].astype(np.float64), queries.astype(np.float64)
+    size = np.sqrt(np.einsum("qd,qd->q", wanted, wanted))
     if metric == "cosine":
         score = np.einsum("qkd,qd->qk", found, wanted)
-        worst = fetched[:, -1]
     else:
         found -= wanted[:, None]
         score = -np.einsum("qkd,qkd->qk", found, found)
-        worst = -fetched[:, -1]
     if itself is not None:
         score[index == itself[:, None]] = -np.inf
     order = np.lexsort((index, -score))[:, :k]
     score, index = np.take_along_axis(score, order, 1), np.take_along_axis(index, order, 1)
-    margin = _FLOAT32_ERROR * np.einsum("qd,qd->q", wanted, wanted)
-    settled = (score[:, -1] > worst + margin) | (width == len(gallery))
+    if metric == "euclidean":  # who is left out and nearer than the k-th is no longer than this
+        size = 2 * size + np.sqrt(-score[:, -1])
+    settled = (score[:, -1] > fetched[:, -1] + _FLOAT32_ERROR * size**2) | (width == len(gallery))
     return score, index, settled
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "numpy", "h5py", "faiss-cpu", "scikit-learn", "spender")
+PACKAGES = ("torch", "torchvision", "numpy", "h5py", "scikit-learn", "spender")
 
 
 def alternate(paths, repeats):

@@ -1,8 +1,8 @@
 import time
-from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from astroclip_nb import retrieval
 from astroclip_nb.errors import InputError
@@ -54,31 +54,44 @@ def test_top_k_of_the_whole_gallery_and_too_many(pairs):
         retrieval.top_k(b, b, 400, exclude_self=True)
 
 
-@pytest.fixture(params=["cosine", "euclidean"])
-def searched_as_on_a_gpu(request, monkeypatch):
-    """What a GPU does, done here: the function called searches by PyTorch, in parts."""
-    import torch
-
-    scanner = partial(retrieval._scanner_on, torch.device("cpu"))
-    monkeypatch.setattr(retrieval, "scanner", scanner)
-    monkeypatch.setattr(retrieval, "_SCANNED", 2000)
-    return retrieval.top_k if request.param == "cosine" else retrieval.nearest
-
-
+@pytest.mark.parametrize("search", [retrieval.top_k, retrieval.nearest])
 @pytest.mark.parametrize("exclude_self", [False, True])
-def test_a_gpu_finds_what_faiss_finds(pairs, exclude_self, searched_as_on_a_gpu, monkeypatch):
-    found = searched_as_on_a_gpu(pairs[1], pairs[1], 7, exclude_self)
-    monkeypatch.undo()
-    for one, other in zip(found, searched_as_on_a_gpu(pairs[1], pairs[1], 7, exclude_self), strict=True):
+def test_a_search_in_parts_is_the_search_in_one(pairs, search, exclude_self, monkeypatch):
+    whole = search(pairs[1], pairs[1], 7, exclude_self)
+    monkeypatch.setattr(retrieval, "_SCANNED", 2000)
+    for one, other in zip(search(pairs[1], pairs[1], 7, exclude_self), whole, strict=True):
         assert np.array_equal(one, other)
 
 
-def test_where_there_is_a_gpu_it_searches(pairs, monkeypatch):
-    import torch
+@pytest.mark.parametrize("count", [31, 32, 33, 400])
+@pytest.mark.parametrize("width", [1, 20, 31])
+def test_the_scan_is_pytorchs_topk(pairs, count, width):
+    queries, gallery = torch.from_numpy(pairs[0]), torch.from_numpy(pairs[1][:count])
+    score, index = retrieval.scanner(pairs[1][:count], "cosine")(pairs[0], width)
+    expected = (queries @ gallery.T).topk(width)
+    np.testing.assert_allclose(score, expected.values, rtol=1e-5)
+    assert np.array_equal(index, expected.indices)
+    score, index = retrieval.scanner(pairs[1][:count], "euclidean")(pairs[0], width)
+    expected = (-torch.cdist(queries.double(), gallery.double()).square()).topk(width)
+    np.testing.assert_allclose(score, expected.values, atol=1e-4)
+    assert np.array_equal(index, expected.indices)
 
-    monkeypatch.setattr(retrieval, "pick_device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(retrieval, "_scanner_on", lambda device, *_: device.type)
-    assert retrieval.scanner(pairs[1], "cosine") == "cuda"
+
+def test_where_there_is_a_gpu_it_searches(pairs, monkeypatch):
+    monkeypatch.setattr("astroclip_nb.device.pick_device", lambda: torch.device("cuda"))
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: moved.append(device.type) or tensor)
+    retrieval.scanner(pairs[1], "cosine")
+    assert moved == ["cuda"]
+
+
+def test_nearest_is_exact_where_the_gallery_is_far_longer_than_the_query():
+    rng = np.random.default_rng(3)
+    direction = retrieval.unit(rng.normal(size=(3000, 8)))
+    gallery = (direction * (1000 + 1e-3 * rng.random((3000, 1)))).astype(np.float32)  # 1e6 +- 1, to float32's 0.06
+    distance = np.linalg.norm(gallery.astype(np.float64), axis=1)
+    _, index = retrieval.nearest(np.zeros((1, 8), np.float32), gallery, 5)
+    assert np.array_equal(index[0], np.argsort(distance, kind="stable")[:5])
 
 
 def test_top_k_separates_cosines_that_float32_cannot():
