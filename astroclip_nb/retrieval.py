@@ -14,7 +14,7 @@ KS, PERCENTS = (1, 5, 10), (1, 5, 10)  # of recall, in places and in percent of 
 _SPARE = 8  # candidates fetched beyond k, for float64 rescoring to choose from
 _FLOAT32_ERROR = 4e-6  # bound on the error of a float32 product of unit vectors of a few thousand dimensions
 _BLOCK = 2**24  # float64 numbers held at a time, 128 MB
-_SCANNED, _SCANNED_BY_GPU = 2**24, 2**28  # float32 products held at a time, 64 MB and 1 GB
+_SCANNED, _SCANNED_BY_GPU = 2**23, 2**28  # float32 products held at a time, 32 MB and 1 GB
 _GROUP = 32  # gallery vectors of which only the best is sorted at first
 
 
@@ -76,20 +76,20 @@ def scanner(gallery, metric):
 
     device = pick_search_device()
     gallery = torch.from_numpy(np.ascontiguousarray(gallery, np.float32)).to(device)
-    half_square = gallery.square().sum(1) / 2
+    if metric == "euclidean":  # |q|^2 - |q - g|^2 = (q, 1).(2 g, -|g|^2), a product too
+        gallery = torch.cat([2 * gallery, -gallery.square().sum(1, keepdim=True)], 1)
     groups = -(-len(gallery) // _GROUP)  # the j-th holds every groups-th vector, from the j-th on
     at_once = max(1, (_SCANNED_BY_GPU if is_cuda(device) else _SCANNED) // len(gallery))
 
     def best(some, width, scores):
-        product = torch.mm(some, gallery.T, out=scores.flatten(1)[:, : len(gallery)])
+        square = some.square().sum(1, keepdim=True)
         if metric == "euclidean":
-            product -= half_square
+            some = torch.cat([some, torch.ones_like(square)], 1)
+        torch.mm(some, gallery.T, out=scores.flatten(1)[:, : len(gallery)])
         group = scores.amax(1).topk(min(width, groups)).indices
         score, place = scores.gather(2, group[:, None].expand(-1, _GROUP, -1)).flatten(1).topk(width)
-        if metric == "euclidean":
-            score = 2 * score - some.square().sum(1, keepdim=True)
         row, column = place // group.shape[1], place % group.shape[1]
-        return score, row * groups + group.gather(1, column)
+        return score if metric == "cosine" else score - square, row * groups + group.gather(1, column)
 
     @torch.inference_mode()
     def scan(queries, width):
