@@ -263,12 +263,13 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
             state = {"identity": identity, "history": history, "best": best, "model": model.state_dict()}
             state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
             save_checkpoint(state, folder / "last.pt")
-    if best is None:
+    kept = history[-1] if config.keep_last and history else best_epoch(history)
+    if kept is None:
         raise InputError(f"{label}: no epoch ended with a finite validation loss; lower the learning rate.")
     if len(history) < config.epochs:
         warnings.warn(
             f"{label}: in epoch {len(history)} weights were no longer finite, and training ended; those of epoch "
-            f"{best_epoch(history)['epoch']} are kept. Lower the learning rate.",
+            f"{kept['epoch']} are kept. Lower the learning rate.",
             stacklevel=2,
         )
     if rank() == 0:

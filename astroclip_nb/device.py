@@ -1,5 +1,6 @@
 """The one place that names a device, says what it multiplies fast, draws noise and makes batches ahead for it."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 from .errors import InputError
@@ -35,6 +36,19 @@ def multiplies_bf16():
 
     known = torch.cpu.get_capabilities()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+@contextlib.contextmanager
+def full_float32():
+    """A context in which products of float32 are not rounded to TF32 or bfloat16, whatever was asked for before."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def check_precision(precision):

@@ -153,3 +153,6 @@ def _refuse_mixed(run, metrics):
                 raise InputError(
                     f"{run.metrics}: {', '.join(others)} tell of other {kind} than {names[0]}; run them again."
                 )
+    for name, encoder in metrics.get("04_alignment", {}).get("metrics", {}).get("encoders", {}).items():
+        if name in metrics and metrics[name]["metrics"].get("fingerprint") != encoder:
+            raise InputError(f"{run.metrics}: {name} tells of another encoder than 04_alignment; run it again.")

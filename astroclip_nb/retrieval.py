@@ -7,7 +7,7 @@ sort, ties by index.
 
 import numpy as np
 
-from .device import is_cuda, pick_search_device
+from .device import full_float32, is_cuda, pick_search_device
 from .errors import InputError
 
 KS, PERCENTS = (1, 5, 10), (1, 5, 10)  # of recall, in places and in percent of all choices
@@ -46,6 +46,13 @@ def nearest(queries, gallery, k, exclude_self=False):
 
 def _search(queries, gallery, k, metric, exclude_self):
     """Largest scores: cosine, or minus the squared distance. Rescored in float64, (Q, k) each."""
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"Queries and gallery need vectors of one length, (Q, D) and (N, D); got {queries.shape} and "
+            f"{gallery.shape}."
+        )
+    if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
+        raise InputError("Vectors to search with or among hold a NaN or an infinity; leave those rows out.")
     available = len(gallery) - exclude_self
     if not 1 <= k <= available:
         raise InputError(f"k must lie between 1 and the {available} vectors that can be found; got {k}.")
@@ -70,12 +77,11 @@ def scanner(gallery, metric):
 
     It gives cosines or minus squared distances, and indices, (Q, width) each. Sorting would take longer than
     multiplying, but maxima are cheap: the best ``width`` lie in the ``width`` groups with the largest maxima.
-    The products have to be float32 proper, PyTorch's default: the rescoring relies on their error.
     """
     import torch
 
     device = pick_search_device()
-    gallery = torch.from_numpy(np.ascontiguousarray(gallery, np.float32)).to(device)
+    gallery = torch.from_numpy(np.array(gallery, np.float32)).to(device)
     if metric == "euclidean":  # |q|^2 - |q - g|^2 = (q, 1).(2 g, -|g|^2), a product too
         gallery = torch.cat([2 * gallery, -gallery.square().sum(1, keepdim=True)], 1)
     groups = -(-len(gallery) // _GROUP)  # the j-th holds every groups-th vector, from the j-th on
@@ -92,6 +98,7 @@ def scanner(gallery, metric):
         return score if metric == "cosine" else score - square, row * groups + group.gather(1, column)
 
     @torch.inference_mode()
+    @full_float32()  # the rescoring relies on the error of the products
     def scan(queries, width):
         parts = torch.from_numpy(queries).to(device).split(at_once)
         scores = torch.full((len(parts[0]), _GROUP, groups), -torch.inf, device=device)

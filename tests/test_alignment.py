@@ -16,6 +16,7 @@ from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import alignment, features, pretrain
 from astroclip_nb.galaxies.pairs import open_pairs, split_of
+from astroclip_nb.paths import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +216,17 @@ def test_towers_of_two_trainings_do_not_mix(pairs, cached, split, tmp_path):
         shutil.copy(tmp_path / "other" / f"image_encoder.{kind}", tmp_path / "own")
     with pytest.raises(InputError, match="heads.pt was not trained on the encoders beside it"):
         alignment.load_towers(tmp_path / "own")
+
+
+def test_features_of_other_encoders_than_made_the_embeddings_are_refused(pairs, cached, split, tmp_path):
+    """What is left where notebook 04 is interrupted after it has encoded anew."""
+    run, heads = RunFolder(tmp_path), alignment.make_heads(512, 32, dimension=16)
+    options = {"n_image_views": 0, "n_spectrum_views": 0, "seed": 0}
+    embeddings = alignment.keep_aligned(tiny_encoders(), heads, pairs, split, run, options)
+    assert alignment.features_of(run, pairs, embeddings).image.shape == (len(pairs), 1, 512)
+    features.cache_features(pairs, *tiny_encoders(seed=1), run.features, **options, progress=False)
+    with pytest.raises(InputError, match="features.h5 holds features of other encoders than made the embeddings"):
+        alignment.features_of(run, pairs, embeddings)
 
 
 def test_missing_towers_name_the_notebook(tmp_path):

@@ -197,6 +197,14 @@ def test_batches_pair_rows_and_draw_views(cached, split):
     assert len(set(seen)) == len(seen)
 
 
+def test_no_batch_of_several_passes_holds_a_galaxy_twice():
+    n = 80
+    cached = features.Features(*[np.arange(n, dtype=np.float32)[:, None, None]] * 2, {})
+    batches = [x.int().ravel().tolist() for x, _ in features.CachedBatches(cached, np.arange(n), 48, passes=10)(0)]
+    assert len(batches) == 10 * n // 48 and all(len(set(batch)) == 48 for batch in batches)
+    assert set(Counter(sum(batches, [])).values()) <= {9, 10}  # 32 of 800 find no full batch
+
+
 def test_second_spectra_are_other_views_of_the_same_galaxies():
     n, views = 64, 3
     rows, shown = (part.ravel() for part in np.indices((n, 1 + views)))

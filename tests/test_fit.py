@@ -233,6 +233,18 @@ def test_training_ends_where_weights_are_no_longer_finite(tmp_path):
     assert all(torch.equal(value, seen[1][name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("losses", [(1.0, 2.0), (math.inf, math.inf)])
+def test_the_last_finite_weights_are_kept_and_told_where_asked(tmp_path, losses):
+    x, y = planted_pairs()
+
+    def batches(epoch):
+        yield x, torch.full_like(y, math.nan) if epoch == 2 else y
+
+    model, config, left = small_model(), contrast.FitConfig(9, keep_last=True), iter(losses)
+    with pytest.warns(UserWarning, match="in epoch 2 weights were no longer finite.*those of epoch 1 are kept"):
+        contrast.fit(model, batches, lambda _: {"validation_loss": next(left)}, config, tmp_path, progress=False)
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "other"])
 def test_a_damaged_state_is_named_and_left_in_place(tmp_path, damage):
     run_fit(tmp_path, 2)

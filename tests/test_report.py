@@ -234,6 +234,19 @@ def test_no_report_of_two_trainings(tmp_path):
         report.write_report(run)
 
 
+def test_no_report_of_an_encoder_trained_after_the_alignment(tmp_path):
+    run, aligned = RunFolder(tmp_path), {"encoders": {"02_image_encoder": "new", "03_spectrum_encoder": "b"}}
+    report.record(run, "02_image_encoder", {"fingerprint": "old"}, data="a")
+    report.record(run, "04_alignment", aligned, data="a")
+    with pytest.raises(
+        InputError, match="02_image_encoder tells of another encoder than 04_alignment; run it again"
+    ):
+        report.write_report(run)
+    report.record(run, "02_image_encoder", {"fingerprint": "new"}, data="a")
+    with pytest.raises(InputError, match="lacks what the report tells of"):
+        report.write_report(run)
+
+
 @pytest.mark.parametrize("content, told", [(None, "run notebook 04"), (b"text", "cannot be read")])
 def test_bad_embeddings_files_say_so(tmp_path, content, told):
     path = tmp_path / "embeddings.h5"

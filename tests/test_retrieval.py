@@ -101,6 +101,43 @@ def test_top_k_separates_cosines_that_float32_cannot():
     assert np.array_equal(index[0] // 20, np.repeat([3, 1, 2, 0], 20))
 
 
+def test_search_multiplies_in_float32_whatever_the_user_asked_for(pairs):
+    """The precision while it searches, and that the user's is back afterwards, also after an error."""
+    before, seen = torch.get_float32_matmul_precision(), []
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            product = torch.mm
+            patch.setattr(
+                torch, "mm", lambda *a, **k: seen.append(torch.get_float32_matmul_precision()) or product(*a, **k)
+            )
+            retrieval.top_k(*pairs, 3)
+        assert set(seen) == {"highest"} and torch.get_float32_matmul_precision() == "medium"
+        with pytest.raises(RuntimeError):
+            retrieval.scanner(pairs[1], "cosine")(pairs[0][:, 1:], 3)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("search", [retrieval.top_k, retrieval.nearest])
+def test_what_cannot_be_searched_is_refused(pairs, search):
+    a, b = pairs
+    with pytest.raises(InputError, match=r"one length.*\(400, 16\) and \(400, 15\)"):
+        search(a, b[:, 1:], 3)
+    broken = a.copy()
+    broken[7, 2] = np.nan
+    for one, other in ((broken, b), (b, broken)):
+        with pytest.raises(InputError, match="NaN|row 7 has nan"):
+            search(one, other, 3)
+
+
+def test_nearest_takes_read_only_arrays(pairs):
+    fixed = pairs[1].copy()
+    fixed.flags.writeable = False
+    assert np.array_equal(retrieval.nearest(fixed, fixed, 3)[1], retrieval.nearest(pairs[1], pairs[1], 3)[1])
+
+
 def test_zero_vector_is_named(pairs):
     broken = pairs[0].copy()
     broken[5] = 0

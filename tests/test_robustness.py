@@ -42,6 +42,13 @@ def test_scores_by_range_leave_out_what_has_no_bin_left():
     assert seen == [20, 40]
 
 
+def test_a_range_without_data_is_named():
+    flux, ivar = np.ones((3, 7781)), np.ones((3, 7781))
+    ivar[1:, :500] = 0
+    with pytest.raises(InputError, match="1 of 3 spectra have a redshift and valid bins in .*3600, 3700.* leave"):
+        robustness.scores_by_range(flux, ivar, np.array([0.1, 0.2, 0.3]), None, [[3600, 3700]])
+
+
 def test_scores_by_range_of_a_redshift_that_stands_in_its_bins():
     """A predictor that reads the mean of the valid bins, of which only the middle ones tell the redshift."""
     redshift = np.linspace(0.1, 0.5, 50)

@@ -16,7 +16,15 @@ from ..errors import InputError
 from . import images, spectra
 from .checkpoints import fingerprint_of, load_encoder, load_exactly, read_checkpoint, save_encoder
 from .encoders import Frozen
-from .features import CachedBatches, Features, batch_size_for, cache_features, fixed_batches, shuffled
+from .features import (
+    CachedBatches,
+    Features,
+    batch_size_for,
+    cache_features,
+    fixed_batches,
+    open_features,
+    shuffled,
+)
 from .inference import fast
 from .pairs import BANDS, WAVELENGTH
 
@@ -225,7 +233,7 @@ def embed(heads, features, pairs, split):
         x, y = (torch.from_numpy(np.array(a[rows, 0])).float() for a in (features.image, features.spectrum))
         parts.append([vectors.cpu().numpy() for vectors in heads(x.to(device), y.to(device))])
     image, spectrum = (np.concatenate(vectors) for vectors in zip(*parts, strict=True))
-    towers = _with_heads([features.identity[f"{side}_encoder"] for side in ("image", "spectrum")], heads)
+    towers = _with_heads(_encoders_of(features), heads)
     return Embeddings(image, spectrum, pairs.targetid, split, pairs.catalogue, pairs.fingerprint, towers)
 
 
@@ -259,9 +267,24 @@ def load_towers(folder, embeddings=None):
     return *encoders, heads.eval()
 
 
+def features_of(run, pairs, embeddings):
+    """The cached Features that the heads of ``run`` made ``embeddings`` of. InputError where they made others."""
+    features = open_features(run.features, pairs)
+    *_, heads = load_towers(run.weights / "towers", embeddings)
+    if embeddings.towers not in ("", _with_heads(_encoders_of(features), heads)):
+        raise InputError(
+            f"{run.features} holds features of other encoders than made the embeddings; run notebook 04."
+        )
+    return features
+
+
 def towers_fingerprint(image_encoder, spectrum_encoder, heads):
     """16 hex digits that change with any weight of the towers."""
     return _with_heads([fingerprint_of(encoder) for encoder in (image_encoder, spectrum_encoder)], heads)
+
+
+def _encoders_of(features):
+    return [features.identity[f"{side}_encoder"] for side in ("image", "spectrum")]
 
 
 def _with_heads(encoders, heads):

@@ -7,6 +7,8 @@ import numpy as np
 from ..retrieval import nearest
 from .properties import SIDES, column_of, labelled, neighbour_weights
 
+_WEIGHTS = 2**22  # of training galaxies held at a time, 32 MB
+
 
 @dataclass(frozen=True)
 class Density:
@@ -71,9 +73,9 @@ def contrastive_density(train_x, train_y, query_x, logit_scale, groups=128):
     order = np.argsort(np.asarray(train_y, np.float64)[known], kind="stable")
     x, y = np.asarray(train_x)[known][order], np.asarray(train_y, np.float64)[known][order]
     starts = np.unique(np.linspace(0, len(y), min(groups, len(y)), endpoint=False).astype(int))
-    parts = []
-    for some in np.array_split(query_x, max(1, len(query_x) // 512)):
-        logits = logit_scale * (some @ x.T)
+    parts, step = [], max(1, _WEIGHTS // len(x))
+    for start in range(0, len(query_x), step):
+        logits = logit_scale * (query_x[start : start + step] @ x.T)
         weight = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
         weight /= weight.sum(1, keepdims=True)
         total = np.add.reduceat(weight, starts, 1)

@@ -231,7 +231,11 @@ class CachedBatches:
 
     def __call__(self, epoch):
         rng = np.random.default_rng((self.seed, epoch))
-        order = np.concatenate([shuffled(self.rows, rng) for _ in range(self.passes)])
+        order = shuffled(self.rows, rng)
+        for _ in range(self.passes - 1):  # what waits for a full batch comes last, or it would be its own negative
+            waiting, coming = order[len(order) - len(order) % self.size :], shuffled(self.rows, rng)
+            late = np.isin(coming, waiting)
+            order = np.concatenate([order, coming[~late], coming[late]])
         for start in range(0, len(order) - self.size + 1, self.size):
             some = order[start : start + self.size]
             image, spectrum = self.features.image, self.features.spectrum

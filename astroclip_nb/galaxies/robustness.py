@@ -41,7 +41,7 @@ def scores_by_range(flux, ivar, redshift, predict, ranges):
 
     flux, ivar (N, 7781); redshift (N,), NaN where unknown; predict(flux, ivar) gives redshifts; ranges : first and
     last wavelength (A), outside of which every bin counts as never observed; spectra without any bin left are left
-    out.
+    out. InputError where fewer than two are not.
     """
     found = {}
     for limits in ranges:
@@ -50,6 +50,11 @@ def scores_by_range(flux, ivar, redshift, predict, ranges):
         if not seen.any():
             raise InputError(f"ranges holds {limits}, expected [first, last] in 3600 to 9824 A.")
         known = labelled(redshift) & (ivar[:, seen] > 0).any(1)
+        if known.sum() < 2:
+            raise InputError(
+                f"ranges: {known.sum()} of {len(redshift)} spectra have a redshift and valid bins in {limits} A; "
+                "leave that range out."
+            )
         predicted = predict(flux[known], np.where(seen, ivar[known], 0))
         error = np.abs(predicted - redshift[known]) / (1 + redshift[known])
         score = scores(redshift[known], predicted, "redshift")
