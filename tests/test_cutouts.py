@@ -60,7 +60,9 @@ def gaussian(size, scale, sigma=1.2, offset=0.9):
 @pytest.mark.parametrize("scale, size", [(0.131, 320), (0.2359, 200), (0.4, 110)])
 def test_other_pixel_scale_keeps_flux_and_place(tmp_path, scale, size):
     image = np.array([1, 2, 5])[:, None, None] * gaussian(size, scale)
-    found = surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", image, scale=scale))
+    path = write_cutout(tmp_path / "a.fits", image, scale=scale)
+    fits.setval(path, "BUNIT", value="nanomaggy")
+    found = surveys.read_legacy_cutout(path)
     assert found.shape == (3, 152, 152)
     np.testing.assert_allclose(found.sum((1, 2)), [1, 2, 5], rtol=1e-5)
     x = (np.arange(152) - 75.5) * 0.262
@@ -68,6 +70,13 @@ def test_other_pixel_scale_keeps_flux_and_place(tmp_path, scale, size):
     assert (found[0].sum(1) * x).sum() == pytest.approx(-0.9, abs=1e-3)
     truth = gaussian(152, 0.262)
     assert np.abs(found[0] - truth).max() < 0.1 * truth.max()
+
+
+@pytest.mark.parametrize("scale", [0.131, 0.4, 0.524])
+def test_the_viewers_cutouts_of_another_scale_keep_surface_brightness(tmp_path, scale):
+    """It interpolates between pixels of 0.262 arcsec, so a sky of 1 nanomaggy per such pixel stays one of 1."""
+    found = surveys.read_legacy_cutout(write_cutout(tmp_path / "a.fits", np.ones((3, 330, 330)), scale=scale))
+    np.testing.assert_allclose(found, 1, rtol=1e-5)
 
 
 def test_cutouts_are_found_and_read_compressed(tmp_path):

@@ -71,6 +71,20 @@ def test_uncovered_and_not_finite_bins_are_masked():
     assert (spectrum[0, ~known] == 0).all() and not known[WAVELENGTH < 3999].any()
 
 
+def test_gaps_between_arms_and_dropped_bins_are_not_filled():
+    wavelength = np.r_[np.arange(3700.0, 5700), np.arange(5900.0, 9000, 0.5)]
+    flux = np.where(wavelength < 5800, 1.0, 3.0)
+    flux[1999] = 50  # the last before the gap
+    dropped = wavelength == 4000
+    for keep in (np.ones(len(wavelength), bool), ~dropped):
+        spectrum, ivar = resample(wavelength[keep], flux[keep], np.ones(keep.sum()))
+        unknown = ivar[0] == 0
+        assert unknown[(WAVELENGTH > 5700.2) & (WAVELENGTH < 5899.2)].all() and (spectrum[0, unknown] == 0).all()
+        assert not unknown[(WAVELENGTH > 5650) & (WAVELENGTH < 5699)].any()
+        assert not unknown[(WAVELENGTH > 5900) & (WAVELENGTH < 5950)].any()
+        assert unknown[np.isclose(WAVELENGTH, 4000)] == (not keep.all())
+
+
 def test_resampling_refuses_disorder():
     with pytest.raises(InputError, match="increasing"):
         resample(np.array([5000.0, 4000.0]), np.ones(2))

@@ -254,6 +254,35 @@ def test_tables_that_hold_no_spectra(tmp_path, name, form, values, said):
         surveys.read_spectra(tmp_path / "t.fits")
 
 
+@pytest.mark.parametrize("scaled", [{}, {"TSCAL2": 0.01, "TZERO2": 5}])
+def test_what_a_table_calls_null_is_masked(tmp_path, scaled):
+    """astropy leaves the integer of TNULL in tables as it is."""
+    stored = 1 + np.arange(7781) % 100
+    stored[200:300] = -32768
+    columns = [
+        fits.Column("WAVELENGTH", "D", array=3600 + 0.8 * np.arange(7781)),
+        fits.Column("TARGET5", "I", array=stored.astype(np.int16)),
+    ]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "t.fits")
+    for keyword, value in {"TNULL2": -32768, **scaled}.items():
+        fits.setval(tmp_path / "t.fits", keyword, value=value, ext=1)
+    with pytest.warns(UserWarning, match="100 of 7781 bins are not finite; they are masked"):
+        found = surveys.read_spectra(tmp_path / "t.fits")
+    expected = scaled.get("TSCAL2", 1) * stored + scaled.get("TZERO2", 0)
+    assert np.array_equal(found["ivar"][0] > 0, stored != -32768)
+    np.testing.assert_allclose(found["spectrum"][0], np.where(stored == -32768, 0, expected), atol=1e-5)
+
+
+def test_a_targetid_called_null_is_refused(tmp_path):
+    coadd, redrock = write_coadd(tmp_path / "c.fits"), write_redrock(tmp_path / "r.fits", np.arange(3))
+    table = fits.getdata(redrock, 1)
+    columns = [fits.Column("TARGETID", "K", array=table["TARGETID"], null=1)]
+    columns += [column for column in table.columns if column.name != "TARGETID"]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "null.fits")
+    with pytest.raises(InputError, match="null.fits: column TARGETID is unknown .TNULL. in some rows"):
+        surveys.read_spectra(coadd, tmp_path / "null.fits")
+
+
 def test_repeated_targetid_is_refused(tmp_path):
     path = write_coadd(tmp_path / "c.fits")
     with fits.open(path, mode="update") as file:
@@ -357,6 +386,10 @@ def test_a_galaxy_with_two_redshifts_is_refused(tmp_path):
         tmp_path / "warned.fits", targetid, Z=np.array([0.1, 0.2, 1.5]), ZWARN=np.array([0, 0, 4])
     )
     np.testing.assert_allclose(surveys.read_spectra(coadd, warned)["redshift"], [0.1, 0.2])
+    other = write_redrock(
+        tmp_path / "other.fits", np.append(targetid[:2], [7, 7]), Z=np.array([0.1, 0.2, 0.1, 0.4])
+    )
+    np.testing.assert_allclose(surveys.read_spectra(coadd, other)["redshift"], [0.1, 0.2])  # 7 is not asked for
     two = write_redrock(tmp_path / "two.fits", targetid, Z=np.array([0.1, 0.2, 1.5]))
     with pytest.raises(InputError, match="two.fits: TARGETID 39627000000000001 stands in several rows"):
         surveys.read_spectra(coadd, two)

@@ -49,19 +49,25 @@ def columns_of(hdu):
 
 
 def numbers(path, table, name):
-    """Column ``name`` of a table, (n,) integers or floats. InputError where it is missing or of another kind."""
+    """Column ``name`` of a table, (n,) integers, or floats, NaN where the table's TNULL says that nothing is known.
+
+    InputError where it is missing or of another kind.
+    """
     if name not in (getattr(table, "names", None) or ()):
         raise InputError(f"{path}: there is no column {name} where one is expected; download it again.")
     column = table[name]
     if column.ndim != 1 or column.dtype.kind not in "iuf":
         found = f"{column.dtype} of shape {column.shape}"
         raise InputError(f"{path}: column {name} holds {found}, expected one number in each row; check the file.")
-    return column
+    unknown = np.asarray(table)[name] == table.columns[name].null  # as stored, before any scaling
+    return np.where(unknown, np.nan, column) if np.any(unknown) else column
 
 
 def integers(path, table, name):
-    """Column ``name`` of a table, (n,) int64. InputError as for `numbers`, and where it holds floats."""
+    """Column ``name`` of a table, (n,) int64. InputError as for `numbers`, and for floats and what is unknown."""
     column = numbers(path, table, name)
+    if column.dtype.kind == "f" and table[name].dtype.kind != "f":
+        raise InputError(f"{path}: column {name} is unknown (TNULL) in some rows; leave these out.")
     if column.dtype.kind == "f":
         raise InputError(
             f"{path}: column {name} holds {column.dtype}, which loses the last digits of a TARGETID; store 64-bit "

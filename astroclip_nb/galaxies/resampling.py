@@ -50,8 +50,9 @@ def resample(wavelength, flux, ivar=None):
 
     A new bin is the mean of the old ones it covers, weighted by the wavelength they share, so the integral of
     the flux is kept (as in SpectRes, Carnall 2017). Its variance is that of the weighted mean; correlations
-    between neighbours are not kept. Masked and non-finite bins do not count; where less than half of a new
-    bin is known, spectrum and ivar are 0. Without ``ivar`` the one returned is 1 where known, else 0.
+    between neighbours are not kept. Masked and non-finite bins do not count, nor do gaps between wavelengths; where
+    less than half of a new bin is known, spectrum and ivar are 0. Without ``ivar`` the one returned is 1 where
+    known, else 0.
     """
     wavelength = wavelength.to_value("Angstrom") if hasattr(wavelength, "to_value") else wavelength
     wavelength = np.asarray(wavelength, float)
@@ -65,7 +66,9 @@ def resample(wavelength, flux, ivar=None):
     if np.shape(flux)[-1] != len(wavelength):
         raise InputError(f"The flux has {np.shape(flux)[-1]} bins, its wavelengths {len(wavelength)}.")
     flux, weight = _masked(flux, np.ones_like(flux, float) if ivar is None else ivar)
-    shared = overlap(_edges(wavelength), _edges(WAVELENGTH))
+    edges, gaps = _edges(wavelength)
+    flux, weight = (np.insert(array, gaps, 0, axis=1) for array in (flux, weight))
+    shared = overlap(edges, _edges(WAVELENGTH)[0])
     good = weight > 0
     variance = np.divide(1, weight, out=np.zeros_like(weight), where=good)
     covered = (shared @ good.T).T
@@ -87,5 +90,12 @@ def _masked(flux, ivar):
 
 
 def _edges(centres):
-    middle = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+    """Edges of bins around ``centres`` (n,), and before which of them lies a gap (between arms, or dropped bins).
+
+    Bins meet halfway, but none reaches more than a fifth farther to one side than to the other. A gap is a bin too.
+    """
+    step = np.diff(centres)
+    left, right = np.concatenate([step[:1], step]), np.concatenate([step, step[-1:]])
+    first, last = centres - np.minimum(left, 1.2 * right) / 2, centres + np.minimum(right, 1.2 * left) / 2
+    gaps = 1 + np.flatnonzero(first[1:] - last[:-1] > 1e-6 * step)
+    return np.sort(np.concatenate([first, last[gaps - 1], last[-1:]])), gaps

@@ -122,7 +122,9 @@ def read_legacy_cutout(path, size=IMAGE_SIZE):
 
     The middle is kept: larger cut-outs are cropped around it, smaller ones padded with zeros, the sky; an odd
     number of pixels to spare leaves the larger half at the far side. A pixel scale that differs from 0.262
-    arcsec by more than 0.5 % is resampled, keeping the flux. Raises InputError where a band is missing, the
+    arcsec by more than 0.5 % is resampled: keeping the flux where BUNIT says that pixels hold nanomaggies. The
+    viewer's cut-outs have no BUNIT; they are interpolated from pixels of 0.262 arcsec, whose flux their values
+    still are, so there it is the surface brightness that is kept. Raises InputError where a band is missing, the
     file is cut off, pixels are not finite (no mask goes with an image, so they cannot be told from sky), or a band
     is zero everywhere: the place was never observed in it, whatever a tower would make of that.
     """
@@ -145,7 +147,8 @@ def read_legacy_cutout(path, size=IMAGE_SIZE):
     if bad:
         raise InputError(f"{path}: {bad} of {image.size} pixels are not finite; fetch the cut-out again.")
     if abs(scale / PIXEL_SCALE - 1) > 0.005:
-        image = _rescale(image, scale, size)
+        own_pixel = 1 if "BUNIT" in header else (scale / PIXEL_SCALE) ** 2
+        image = _rescale(own_pixel * image, scale, size)
     short = [max(0, size - count) for count in image.shape[1:]]
     image = np.pad(image, [(0, 0), *((count // 2, count - count // 2) for count in short)])
     y, x = ((count - size) // 2 for count in image.shape[1:])
@@ -230,7 +233,6 @@ def read_redshifts(path):
         targetid = integers(path, table, "TARGETID")
         redshift, warning = (numbers(path, table, name) for name in ("Z", "ZWARN"))
         galaxy = (table["SPECTYPE"] == "GALAXY") & (warning == 0)
-        _refuse_ambiguous(path, targetid[galaxy], redshift[galaxy])
         return targetid, redshift.astype(np.float32), galaxy
 
 
@@ -258,6 +260,8 @@ def _galaxies(path, spectra, redshifts):
     if redshifts is None:
         return {**spectra, "redshift": np.full(len(targetid), np.nan, np.float32)}
     identifiers, redshift, galaxy = read_redshifts(redshifts)
+    galaxy &= np.isin(identifiers, targetid)
+    _refuse_ambiguous(redshifts, identifiers[galaxy], redshift[galaxy])
     known = dict(zip(identifiers[galaxy].tolist(), redshift[galaxy].tolist(), strict=True))
     keep = np.array([identifier in known for identifier in targetid.tolist()], bool)
     if not keep.any():
