@@ -59,6 +59,13 @@ PUBLISHED = {
         },
         sha256="b9bc8d12",
     ),
+    "clip": Published(
+        "weights of CLIP ViT-B/16, 0.6 GB (Radford et al. 2021), from which HubbleCLIP starts",
+        {
+            "clip-vit-base-patch16.bin": "https://huggingface.co/openai/clip-vit-base-patch16/resolve/main/"
+            "pytorch_model.bin"
+        },
+    ),
     "resnet50": Published(
         "weights of the image encoder (Stein et al. 2021)",
         hint="its authors share resnet50.ckpt through Globus only: follow 'Data Access' at "

@@ -2,6 +2,7 @@
 
 import os
 
+import h5py
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -40,6 +41,16 @@ def test_joining_keeps_every_row(two, monkeypatch):
             np.testing.assert_array_equal(found, both)
         assert pairs.attributes["origin"] == "simulated+desi" and "seed" not in pairs.attributes
     assert sorted(os.listdir(folder)) == ["a.h5", "b.h5", "c.h5"]
+
+
+def test_joining_files_whose_bands_are_listed(two):
+    folder, first, _ = two
+    for name in ("a.h5", "b.h5"):
+        with h5py.File(folder / name, "r+") as file:
+            file.attrs["bands"] = ["g", "r", "z"]
+    assemble.join_pairs([folder / "a.h5", folder / "b.h5"], folder / "c.h5")
+    with open_pairs(folder / "c.h5") as pairs:
+        assert len(pairs) == 50 and list(pairs.attributes["bands"]) == ["g", "r", "z"]
 
 
 def test_appending_in_place(two):

@@ -66,6 +66,13 @@ def test_catalogue_cut_in_the_middle(catalogue, end):
     assert [p.id for p in read_catalogue(catalogue, allow_cut=True)] == [10468]
 
 
+@pytest.mark.parametrize("allow_cut", [False, True])
+def test_a_closed_last_record_is_whole_whatever_it_ends_with(catalogue, allow_cut):
+    text = catalogue.read_text().rstrip().removesuffix(".") + " (Smith et al. 1999)\n" + 78 * "-" + "\n\n"
+    catalogue.write_text(text)
+    assert [p.id for p in read_catalogue(catalogue, allow_cut)] == [10468, 7307]
+
+
 def test_catalogue_that_is_none(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_catalogue(tmp_path / "missing.cat")

@@ -162,6 +162,9 @@ def test_autoencoder_learns_from_known_redshifts_alone(pairs, tmp_path):
     options = {"small": True, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "seed": 0}
     _, history = pretrain.pretrain_spectra(some, split, tmp_path, **options)
     assert np.isfinite([history[0]["train_loss"], history[0]["validation_loss"]]).all()
-    catalogue["redshift"] = np.full(len(pairs), np.nan)
-    with pytest.raises(InputError, match="p.h5: the autoencoder needs redshifts, known for 0 galaxies to train on"):
-        pretrain.pretrain_spectra(some, split, tmp_path, **options)
+    for unusable in (np.nan, 1.5):  # the second beyond the decoder's rest frame
+        catalogue["redshift"] = np.full(len(pairs), unusable)
+        with pytest.raises(
+            InputError, match="p.h5: the autoencoder needs redshifts, known for 0 galaxies to train"
+        ):
+            pretrain.pretrain_spectra(some, split, tmp_path, **options)

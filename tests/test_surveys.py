@@ -1,7 +1,5 @@
 """Survey FITS files: real ones where they are at hand, small ones in their layouts otherwise."""
 
-import os
-
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -310,7 +308,7 @@ def observed(tmp_path):
 def test_spectra_and_cutouts_matched(observed):
     spectra, folder, path = observed
     report = surveys.pairs_from_survey(spectra, surveys.cutouts_in(folder), path)
-    assert report == {"pairs": 2, "without_image": 1, "without_spectrum": 1}
+    assert report == {"pairs": 2, "without_image": 1, "without_spectrum": 1, "unusable_image": 0}
     with open_pairs(path) as pairs:
         assert (pairs.targetid - 39627000000000000).tolist() == [0, 2]
         assert pairs.read("image", [0, 1])[:, 0, 0, 0].tolist() == [2, 1]
@@ -395,16 +393,21 @@ def test_a_galaxy_with_two_redshifts_is_refused(tmp_path):
         surveys.read_spectra(coadd, two)
 
 
-def test_a_bad_cutout_leaves_no_pairs_file(observed):
+def test_a_galaxy_with_a_bad_cutout_is_left_out(observed):
     spectra, folder, path = observed
     whole = (folder / "39627000000000002.fits").read_bytes()
     (folder / "39627000000000002.fits").write_bytes(whole[:50_000])
-    with pytest.raises(InputError, match="39627000000000002.fits is cut off"):
+    with pytest.warns(UserWarning, match="1 of 2 cut-outs are left out.* .*39627000000000002.fits is cut off"):
+        report = surveys.pairs_from_survey(spectra, surveys.cutouts_in(folder), path)
+    assert report == {"pairs": 1, "without_image": 1, "without_spectrum": 1, "unusable_image": 1}
+    with open_pairs(path) as pairs:
+        assert pairs.targetid.tolist() == [39627000000000000]
+    path.unlink()
+    (folder / "39627000000000000.fits").write_text("no overlap")  # the service's answer outside of the survey
+    with pytest.raises(InputError, match="None of 2 cut-outs can be used, the first since .*000.fits is not"):
         surveys.pairs_from_survey(spectra, surveys.cutouts_in(folder), path)
-    assert os.listdir(path.parent) == []
+    assert not path.exists()
     (folder / "39627000000000002.fits").write_bytes(whole)
-    surveys.pairs_from_survey(spectra, surveys.cutouts_in(folder), path)
-    assert os.listdir(path.parent) == ["pairs.h5"]
     with pytest.raises(InputError, match="None of 3 spectra has a cut-out"):
         surveys.pairs_from_survey(spectra, {1: path}, path)
     with pytest.raises(InputError, match="nowhere is not a folder"):

@@ -39,9 +39,13 @@ def join_pairs(paths, path):
                 f"{', '.join(map(str, paths))}: {int((count > 1).sum())} TARGETIDs are in more than one "
                 f"of them (first {targetid[count > 1][0]}); export the others first."
             )
-        shared = set.intersection(*(set(part.attributes.items()) for part in parts))
+        shared = {
+            name: value
+            for name, value in sorted(parts[0].attributes.items())
+            if all(np.array_equal(part.attributes.get(name), value) for part in parts)
+        }
         origin = "+".join(dict.fromkeys(part.attributes["origin"] for part in parts))
-        attributes = {**dict(sorted(shared)), "origin": origin}
+        attributes = {**shared, "origin": origin}
         _write(path, [(part, np.arange(len(part))) for part in parts], attributes)
 
 

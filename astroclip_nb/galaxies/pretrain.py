@@ -201,9 +201,10 @@ def pretrain_images(
 def pretrain_spectra(pairs, split, folder, *, small, epochs, batch_size, learning_rate, precision, seed):
     """The autoencoder on spectra of known redshift, the training of notebook 03: (SpectrumAutoencoder, history).
 
-    small : the encoder made for two cores, rather than one of the published width.
+    small : the encoder made for two cores, rather than one of the published width. Redshifts beyond MAX_REDSHIFT,
+    where the decoder's spectrum ends, are left out.
     """
-    known = np.isfinite(pairs.catalogue["redshift"])
+    known = pairs.catalogue["redshift"] <= MAX_REDSHIFT  # which no NaN is
     train, validation = (np.flatnonzero((split == name) & known) for name in ("train", "validation"))
     if len(train) < 2 or not len(validation):
         raise InputError(

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from ..errors import InputError
 from .fits_files import columns_of, data_of, integers, numbers, open_fits
@@ -156,8 +157,8 @@ def read_legacy_cutout(path, size=IMAGE_SIZE):
     dark = [band for band, plane in zip(BANDS, image, strict=True) if not plane.any()]
     if dark:
         raise InputError(
-            f"{path}: every pixel is zero in {', '.join(dark)}, of which the survey has no image there; remove the "
-            "file, and its galaxy is left out."
+            f"{path}: every pixel is zero in {', '.join(dark)}, of which the survey has no image there; leave this "
+            "galaxy out."
         )
     return image
 
@@ -172,31 +173,54 @@ def cutouts_in(folder):
     return dict(sorted((int(name[1]), path) for name, path in named if name))
 
 
-def pairs_from_survey(spectra, cutouts, path, *, image_size=IMAGE_SIZE, origin="desi"):
+def pairs_from_survey(spectra, cutouts, path, *, image_size=IMAGE_SIZE, origin="desi", progress=True):
     """Write a pairs file of the galaxies that have both a spectrum and a cut-out, matched by TARGETID.
 
-    spectra : what :func:`read_spectra` returns; cutouts : {TARGETID: path}, see :func:`cutouts_in`. Returns
-    {"pairs", "without_image", "without_spectrum"}, the number of each. Raises InputError where the columns of
-    ``spectra`` have different lengths or a spectrum has no valid bin.
+    spectra : what :func:`read_spectra` returns; cutouts : {TARGETID: path}, see :func:`cutouts_in`. Galaxies whose
+    cut-out cannot be used are left out, with a warning. Returns {"pairs", "without_image", "without_spectrum",
+    "unusable_image"}, the number of each. Raises InputError where none is left, where the columns of ``spectra``
+    have different lengths or a spectrum has no valid bin.
     """
     spectra = _as_columns(spectra)
-    rows = [row for row, targetid in enumerate(spectra["targetid"].tolist()) if targetid in cutouts]
-    if not rows:
+    matched = [row for row, targetid in enumerate(spectra["targetid"].tolist()) if targetid in cutouts]
+    if not matched:
         raise InputError(f"None of {len(spectra['targetid'])} spectra has a cut-out; name them <TARGETID>.fits.")
+    paths = {row: cutouts[int(spectra["targetid"][row])] for row in matched}
+    rows = _with_usable_image(paths, image_size, progress)
     arrays = ("spectrum", "ivar", "targetid")
     columns = {name: values.dtype for name, values in spectra.items() if name not in arrays}
     options = {"image_size": image_size, "columns": columns, "origin": origin, "resume": False}
     with create_pairs(path, len(rows), **options) as writer:
-        for row in rows:
-            image = read_legacy_cutout(cutouts[int(spectra["targetid"][row])], image_size)
+        for row in tqdm(rows, desc="pairs", unit="galaxy", disable=not progress):
+            image = read_legacy_cutout(paths[row], image_size)
             one = {name: values[row : row + 1] for name, values in spectra.items()}
             writer.write(writer.done, {"image": image[None], **one})
         writer.finish()
     return {
         "pairs": len(rows),
-        "without_image": len(spectra["targetid"]) - len(rows),
-        "without_spectrum": len(cutouts) - len(rows),
+        "without_image": len(spectra["targetid"]) - len(matched),
+        "without_spectrum": len(cutouts) - len(matched),
+        "unusable_image": len(matched) - len(rows),
     }
+
+
+def _with_usable_image(paths, image_size, progress):
+    """Those rows of {row: path of a cut-out} whose image can be read; a warning counts the others."""
+    rows, unusable = [], []
+    for row, path in tqdm(paths.items(), desc="cut-outs checked", unit="galaxy", disable=not progress):
+        try:
+            read_legacy_cutout(path, image_size)
+            rows.append(row)
+        except InputError as error:
+            unusable.append(str(error))
+    if not rows:
+        raise InputError(f"None of {len(paths)} cut-outs can be used, the first since {unusable[0]}")
+    if unusable:
+        told = " ".join(unusable[:3]) + (" ..." if len(unusable) > 3 else "")
+        warnings.warn(
+            f"{len(unusable)} of {len(paths)} cut-outs are left out, each with its galaxy: {told}", stacklevel=3
+        )
+    return rows
 
 
 def _as_columns(spectra):

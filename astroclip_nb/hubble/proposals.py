@@ -66,10 +66,11 @@ def read_catalogue(path, allow_cut=False) -> list[Proposal]:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give the file abstracts.cat.") from None
     records = [record for record in _records(lines) if any(line.strip() for line in record)]
+    ended = bool(_SEPARATOR.fullmatch(next((line for line in reversed(lines) if line.strip()), "")))
     parsed = [_parse(record) for record in records]
     if not any("ID" in record for record in parsed):
         raise InputError(f"{path} holds no proposal: expected records with 'ID:' lines between lines of dashes.")
-    if not _is_whole(parsed[-1]):
+    if not ended and not _is_whole(parsed[-1]):
         if not allow_cut:
             raise InputError(
                 f"{path} ends in the middle of record {len(parsed)} (ID {parsed[-1].get('ID', '?')}); fetch it "
