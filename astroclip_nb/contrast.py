@@ -8,6 +8,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -236,9 +237,9 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     model.to(pick_device(), memory_format=torch.channels_last)  # in which convolutions train fastest
     optimizer = make_optimizer(model, config)
     schedule = Schedule(optimizer, config)
-    identity = {**asdict(config), "data_id": data_id, "start": _start_of(model)}
+    identity = {**asdict(config), "data_id": data_id, "start": weights_digest(model)}
     history, best = _resume(folder / "last.pt", identity, model, optimizer, schedule)
-    saved = time.monotonic()
+    saved, another = time.monotonic(), not history
     epochs = range(len(history), config.epochs)
     bar = tqdm(
         epochs, desc=label, initial=len(history), total=config.epochs, disable=not progress or rank(), unit="epoch"
@@ -262,6 +263,9 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
             saved = time.monotonic()
             state = {"identity": identity, "history": history, "best": best, "model": model.state_dict()}
             state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+            if another and (folder / "last.pt").exists():  # by now every process has read it
+                os.replace(folder / "last.pt", folder / "previous.pt")
+            another = False
             save_checkpoint(state, folder / "last.pt")
     kept = history[-1] if config.keep_last and history else best_epoch(history)
     if kept is None:
@@ -314,7 +318,7 @@ def best_epoch(history):
     return min(finite, key=lambda row: row["validation_loss"], default=None)
 
 
-def _start_of(model):
+def weights_digest(model):
     """16 hex digits that change with a model's layers, its weights, or which of them train."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
@@ -326,14 +330,24 @@ def _start_of(model):
 def _load_state(path, identity):
     """The saved state of a run with this identity, or None (there is none, or it was another run's).
 
-    A damaged one is an error: hours of training may lie in it, and an earlier copy of it elsewhere.
+    Hours of training may lie in it: a damaged one is an error, and another run's is kept beside it.
     """
     if not path.exists():
         return None
     state = read_saved(path, "put back an earlier copy, or delete it to train anew")
     if not isinstance(state, dict) or not STATE <= state.keys():
         raise InputError(f"{path} is no state of a training; delete it to train anew.")
-    return state if state["identity"] == identity else None
+    if state["identity"] == identity:
+        return state
+    if rank() == 0:
+        found = state["identity"] if isinstance(state["identity"], dict) else {}
+        differing = [name for name in identity if found.get(name) != identity[name]]
+        warnings.warn(
+            f"{path} is of a training that differs in {', '.join(differing)}; it will be kept as previous.pt, and "
+            "a new one begins.",
+            stacklevel=4,
+        )
+    return None
 
 
 def read_saved(path, advice):

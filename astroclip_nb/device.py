@@ -1,6 +1,7 @@
 """The one place that names a device, says what it multiplies fast, draws noise and makes batches ahead for it."""
 
 import contextlib
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 from .errors import InputError
@@ -84,6 +85,14 @@ def noise(shape, device, generator):
     return torch.randn(shape, generator=generator, device=device)
 
 
+@functools.cache
+def _second_stream(device):
+    """One for all epochs: memory that was used in one stream is not used again in another."""
+    import torch
+
+    return torch.cuda.Stream(device)
+
+
 def ahead(batches, device):
     """The ``batches``, tuples of tensors, on ``device``; on a GPU each is made while it works on the last.
 
@@ -96,14 +105,15 @@ def ahead(batches, device):
         return
     import torch
 
-    stream, batches = torch.cuda.Stream(device), iter(batches)
+    stream, batches = _second_stream(device), iter(batches)
 
     def make():
         with torch.cuda.stream(stream):
             batch = tuple(side.to(device, non_blocking=True) for side in next(batches, ()))
         return batch, stream.record_event()
 
-    with ThreadPoolExecutor(1) as thread:
+    # A thread begins on the first GPU, where each process would take memory.
+    with ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(stream.device,)) as thread:
         coming = thread.submit(make)
         while True:
             batch, made = coming.result()

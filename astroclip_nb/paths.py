@@ -5,7 +5,9 @@
 
 import contextlib
 import os
+import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +67,14 @@ def need_room(path, size):
             f"{path} takes {size / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB left; make room or give "
             "another folder."
         )
+
+
+def remove_left_over(folder, age=86400.0):
+    """Delete what `replacing` left in ``folder`` or below where its process was killed over ``age`` seconds ago."""
+    for path in Path(folder).rglob("*.tmp"):
+        with contextlib.suppress(OSError):  # another process was faster, or it is not ours
+            if re.fullmatch(r".*\.\d+\.tmp", path.name) and time.time() - path.stat().st_mtime > age:
+                path.unlink()
 
 
 @contextlib.contextmanager

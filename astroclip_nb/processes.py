@@ -1,5 +1,6 @@
 """Work for several processes, each with one thread, on this machine."""
 
+import collections
 import functools
 import multiprocessing
 import os
@@ -30,7 +31,13 @@ def map_in_processes(function, *arguments, workers=None):
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_live_by_the_parent)
     try:
-        yield from pool.map(one, *arguments)
+        calls, coming = zip(*arguments, strict=True), collections.deque()
+        for some in calls:
+            coming.append(pool.submit(one, *some))
+            if len(coming) > 2 * workers:  # no more are made than are soon taken: results may be large
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 

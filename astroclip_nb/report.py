@@ -153,6 +153,9 @@ def _refuse_mixed(run, metrics):
                 raise InputError(
                     f"{run.metrics}: {', '.join(others)} tell of other {kind} than {names[0]}; run them again."
                 )
-    for name, encoder in metrics.get("04_alignment", {}).get("metrics", {}).get("encoders", {}).items():
-        if name in metrics and metrics[name]["metrics"].get("fingerprint") != encoder:
+    of = {name: part["metrics"] for name, part in metrics.items() if name[:2].isdigit()}
+    aligned = of.get("04_alignment", {}).get("encoders", {})
+    for name in {"02_image_encoder", "03_spectrum_encoder", "12_ablations"} & set(of) if aligned else ():
+        told = of[name].get("encoders", {})
+        if not told or any(aligned[side] != encoder for side, encoder in told.items()):
             raise InputError(f"{run.metrics}: {name} tells of another encoder than 04_alignment; run it again.")

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from .errors import InputError
-from .paths import NOTEBOOKS, PROFILES, RunFolder
+from .paths import NOTEBOOKS, PROFILES, RunFolder, remove_left_over
 
 
 def ordered_notebooks():
@@ -170,6 +170,8 @@ def alone_in(run):
         ) from None
     except OSError:
         pass  # a network file system without locks for folders
+    else:
+        remove_left_over(run.path)
     try:
         yield
     finally:

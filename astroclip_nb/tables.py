@@ -5,6 +5,7 @@ NAMES = {
     "log_mstar": "log stellar mass",
     "log_mstar_true": "log stellar mass, exact labels",
 }
+ORIGINS = {"astroclip": "DESI", "desi": "DESI", "hst": "Hubble"}  # of data, in words
 SIDES = ("image", "spectrum", "cross-modal")
 
 
@@ -24,7 +25,7 @@ def with_error(score):
 
 def property_table(metrics):
     """Table 1 of the report: R2 by embedding, published numbers, and the other measures of a prediction."""
-    header = ["property", "embedding", "original v1", "reproduction", "this run", "bias", "NMAD", "outliers"]
+    header = ["property", "embedding", "original v1", "reproduction", "this run", "bias", "NMAD", "outliers", "n"]
     rows = []
     for quantity, name in NAMES.items():
         for side in SIDES if quantity in metrics["zero_shot"] else ():
@@ -32,7 +33,7 @@ def property_table(metrics):
             published = metrics["published"].get(f"{quantity}/{side}", {})
             numbers = [f"{published[who]:.2f}" if published else "" for who in ("original", "reproduction")]
             measures = [f"{score['bias']:+.3f}", f"{score['nmad']:.3f}", f"{score['outlier_fraction']:.1%}"]
-            rows.append([name, side, *numbers, f"**{with_error(score)}**", *measures])
+            rows.append([name, side, *numbers, f"**{with_error(score)}**", *measures, f"{score['n']:,}"])
     return markdown_table(header, rows)
 
 
@@ -87,13 +88,16 @@ def range_table(narrower):
 
 
 def ablation_table(variants):
-    """One row per variant: steps of training, the epoch kept, recall, and R2 of redshift and mass by embedding."""
+    """One row per variant: steps of training, the epoch kept, recall, and R2 of redshift and mass by embedding; the
+    weights of both encoders where they were trained."""
     columns = [column for column in next(iter(variants.values())) if "/" in column]
-    header = ["variant", "steps", "epoch kept", "recall@10 [%]"]
-    header += [column.replace("log_mstar", "mass") for column in columns]
+    sized = any("n_parameters" in row for row in variants.values())
+    header = ["variant", *["weights, 10⁶"] * sized, "steps", "epoch kept, from 0", "recall@10 [%]"]
+    header += ["R² " + column.replace("log_mstar", "mass").replace("/", ", ") for column in columns]
     rows = [
         [
             name,
+            *([f"{row['n_parameters'] / 1e6:.1f}" if "n_parameters" in row else ""] if sized else []),
             f"{row['steps']:,}",
             f"{row.get('kept_epoch', '')}",
             f"{100 * row['recall@10']:.1f} ± {100 * row['recall@10 error']:.1f}",

@@ -1,6 +1,10 @@
 """No constant of a network stays behind on the CPU: PyTorch's "meta" device, which refuses sums with tensors of
 another, stands in for a GPU."""
 
+import contextlib
+import threading
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +85,48 @@ def test_batches_ahead_are_the_batches_in_their_order():
     assert len(found) == 5
     for got, expected in zip(found, _made(5), strict=True):
         assert all(torch.equal(a.cpu(), b) for a, b in zip(got, expected, strict=True))
+
+
+class OnSecondGPU:
+    """A tensor of the second GPU, as far as `ahead` knows."""
+
+    def to(self, device, non_blocking):
+        assert device.index == 1 and non_blocking
+        return self
+
+    def record_stream(self, stream):
+        assert stream == "own"
+
+
+def test_batches_of_a_gpu_are_made_in_one_stream_and_by_a_thread_on_it(monkeypatch):
+    """A stand-in for torch.cuda: a thread begins on the first GPU, and every stream keeps memory of its own."""
+    on, made = threading.local(), []
+
+    class Stream:
+        def __init__(self, device):
+            self.device = device
+            made.append(device)
+
+        def record_event(self):
+            return "event"
+
+    def batches():
+        for _ in range(3):
+            assert on.device.index == 1
+            yield OnSecondGPU(), OnSecondGPU()
+
+    cuda = SimpleNamespace(
+        Stream=Stream,
+        stream=lambda stream: contextlib.nullcontext(),
+        set_device=lambda device: setattr(on, "device", device),
+        current_stream=lambda device: type("S", (str,), {"wait_event": lambda *_: None})("own"),
+    )
+    monkeypatch.setattr(torch, "cuda", cuda)
+    device._second_stream.cache_clear()
+    for _ in range(2):
+        assert [len(batch) for batch in device.ahead(batches(), torch.device("cuda", 1))] == [2, 2, 2]
+    device._second_stream.cache_clear()
+    assert len(made) == 1
 
 
 def test_an_error_in_a_batch_made_ahead_is_raised():

@@ -101,8 +101,12 @@ def test_finished_fit_is_kept_and_another_configuration_is_not(tmp_path):
     stamp = (tmp_path / "last.pt").stat().st_mtime_ns
     run_fit(tmp_path, 3)
     assert (tmp_path / "last.pt").stat().st_mtime_ns == stamp
-    _, history = run_fit(tmp_path, 2)
+    with pytest.warns(UserWarning, match="last.pt is of a training that differs in epochs; it will be kept"):
+        _, history = run_fit(tmp_path, 2)
     assert len(history) == 2
+    (tmp_path / "previous.pt").replace(tmp_path / "last.pt")
+    assert (tmp_path / "last.pt").stat().st_mtime_ns == stamp
+    assert len(run_fit(tmp_path, 3)[1]) == 3 and (tmp_path / "last.pt").stat().st_mtime_ns == stamp
 
 
 def test_another_model_does_not_inherit_a_finished_run(tmp_path):

@@ -189,6 +189,23 @@ def _proposals(*ids):
     return [Proposal(number, "Galaxies", 20, "Title", "Abstract.") for number in ids]
 
 
+def test_a_programme_under_several_ids_stays_in_one_split(tmp_path):
+    """Real ones have one abstract then; simulated proposals may share the words of a template."""
+    ids = list(range(12055, 12079))
+    assert len(set(split_of(ids))) == 3
+    proposals = [Proposal(n, "Galaxies", 18, "PHAT", "Map  the disk\nof M31.") for n in ids[:-2]]
+    proposals += [
+        Proposal(n, "Galaxies", 18, "Other", words) for n, words in zip(ids[-2:], ("Else.", ""), strict=True)
+    ]
+    previews = [(n, np.zeros((8, 8), np.uint8)) for n in ids]
+    together = [*split_of([ids[0]] * 22), *split_of(ids[-2:])]
+    for origin, expected in (("hst", together), ("simulated", split_of(ids))):
+        write_observations(tmp_path / "o.h5", proposals, previews, size=8, origin=origin)
+        observations = Observations(tmp_path / "o.h5")
+        assert observations.split.tolist() == list(expected)
+        assert sum(observations.split_sizes.values()) == 24
+
+
 def test_square_preview(tmp_path):
     Image.fromarray(np.zeros((40, 100), np.uint8)).save(tmp_path / "wide.png")
     square = square_preview(tmp_path / "wide.png", 50)

@@ -76,6 +76,16 @@ def test_rows_come_in_the_order_asked_for(path, data, name, rows):
         np.testing.assert_array_equal(P.read_rows(dataset, rows), data[name][rows])
 
 
+def test_a_file_put_in_place_of_an_open_one_is_not_read(path, data):
+    """Every writer here renames a new file into place; the one that was opened stays what it was."""
+    with P.open_pairs(path) as pairs:
+        other = path.with_name("other.h5")
+        with h5py.File(other, "w") as file:
+            file["image"] = np.zeros_like(data["image"])
+        other.replace(path)
+        np.testing.assert_array_equal(pairs.read("image", [3, 1]), data["image"][[3, 1]])
+
+
 def test_shuffled_rows_read_20_times_faster_than_fancy_indexing_of_chunks(tmp_path):
     image = np.random.default_rng(0).normal(size=(300, 3, 152, 152)).astype(np.float16)
     with h5py.File(tmp_path / "x.h5", "w") as file:

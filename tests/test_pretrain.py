@@ -151,6 +151,13 @@ def test_autoencoder_learns_and_draws_in_physical_units(pairs, tmp_path):
     assert drawn.shape == (3, len(WAVELENGTH)) and 0.5 < np.median(drawn) < 2.5
 
 
+def test_a_batch_larger_than_mocos_queue_is_refused(pairs, tmp_path):
+    options = {"resnet": "resnet10", "binning": 2, "epochs": 1, "learning_rate": 1e-3, "blur": False, "seed": 0}
+    with pytest.raises(InputError, match="image_batch_size is 4097, more than the 4096 keys of MoCo's queue"):
+        split = np.full(len(pairs), "train")
+        pretrain.pretrain_images(pairs, split, tmp_path, batch_size=4097, precision="fp32", **options)
+
+
 def test_autoencoder_learns_from_known_redshifts_alone(pairs, tmp_path):
     """As from spectra read without their redshift table; those without are neither trained nor validated on."""
     known = np.arange(len(pairs)) % 2 == 0

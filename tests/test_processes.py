@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -30,6 +31,20 @@ def test_results_come_in_order_from_single_threads(workers):
 def test_one_piece_of_work_starts_no_process():
     ((process, *_),) = map_in_processes(threads_and_product, [2], [3], workers=8)
     assert process == os.getpid()
+
+
+def leave_a_file(folder, number):
+    (folder / str(number)).touch()
+    return number
+
+
+def test_no_more_is_made_than_is_soon_taken(tmp_path):
+    """Or the results of a slow reader would fill the memory."""
+    found = map_in_processes(leave_a_file, [tmp_path] * 40, range(40), workers=2)
+    assert next(found) == 0
+    time.sleep(1)
+    assert len(list(tmp_path.iterdir())) <= 5
+    assert list(found) == list(range(1, 40)) and len(list(tmp_path.iterdir())) == 40
 
 
 def test_an_error_of_a_worker_reaches_the_caller():

@@ -110,7 +110,7 @@ def test_table_one_prints_published_and_own_numbers():
     rows = table.splitlines()
     assert (
         len(rows) == 5
-        and "| redshift | image | 0.71 | 0.65 | **0.70 ± 0.01** | +0.000 | 0.020 | 10.0% |" == rows[2]
+        and "| redshift | image | 0.71 | 0.65 | **0.70 ± 0.01** | +0.000 | 0.020 | 10.0% | 5 |" == rows[2]
     )
 
 
@@ -235,14 +235,14 @@ def test_no_report_of_two_trainings(tmp_path):
 
 
 def test_no_report_of_an_encoder_trained_after_the_alignment(tmp_path):
-    run, aligned = RunFolder(tmp_path), {"encoders": {"02_image_encoder": "new", "03_spectrum_encoder": "b"}}
-    report.record(run, "02_image_encoder", {"fingerprint": "old"}, data="a")
+    run, aligned = RunFolder(tmp_path), {"encoders": {"image": "new", "spectrum": "b"}}
+    report.record(run, "02_image_encoder", {"encoders": {"image": "old"}}, data="a")
     report.record(run, "04_alignment", aligned, data="a")
     with pytest.raises(
         InputError, match="02_image_encoder tells of another encoder than 04_alignment; run it again"
     ):
         report.write_report(run)
-    report.record(run, "02_image_encoder", {"fingerprint": "new"}, data="a")
+    report.record(run, "02_image_encoder", {"encoders": {"image": "new"}}, data="a")
     with pytest.raises(InputError, match="lacks what the report tells of"):
         report.write_report(run)
 

@@ -1,7 +1,9 @@
 """The runner: profiles, parameters, failures that are named, and the command line."""
 
 import ast
+import os
 import tempfile
+import time
 from pathlib import Path
 
 import nbformat
@@ -120,6 +122,17 @@ def test_two_runs_in_one_folder_are_kept_apart(tmp_path, capsys):
     with runner.alone_in(RunFolder(tmp_path)):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_removes_what_killed_processes_left(tmp_path):
+    names = ["a.h5.123.tmp", "weights/last.pt.9.tmp", "pairs.h5.tmp", "young.pt.7.tmp"]
+    (tmp_path / "weights").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, time.time() if "young" in name else 0))
+    with runner.alone_in(RunFolder(tmp_path)):
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.h5.tmp", "weights", "young.pt.7.tmp"]
+        assert list((tmp_path / "weights").iterdir()) == []
 
 
 def test_overrides_are_read_as_yaml():

@@ -233,7 +233,7 @@ def embed(heads, features, pairs, split):
         x, y = (torch.from_numpy(np.array(a[rows, 0])).float() for a in (features.image, features.spectrum))
         parts.append([vectors.cpu().numpy() for vectors in heads(x.to(device), y.to(device))])
     image, spectrum = (np.concatenate(vectors) for vectors in zip(*parts, strict=True))
-    towers = _with_heads(_encoders_of(features), heads)
+    towers = _with_heads(features.encoders.values(), heads)
     return Embeddings(image, spectrum, pairs.targetid, split, pairs.catalogue, pairs.fingerprint, towers)
 
 
@@ -271,7 +271,7 @@ def features_of(run, pairs, embeddings):
     """The cached Features that the heads of ``run`` made ``embeddings`` of. InputError where they made others."""
     features = open_features(run.features, pairs)
     *_, heads = load_towers(run.weights / "towers", embeddings)
-    if embeddings.towers not in ("", _with_heads(_encoders_of(features), heads)):
+    if embeddings.towers not in ("", _with_heads(features.encoders.values(), heads)):
         raise InputError(
             f"{run.features} holds features of other encoders than made the embeddings; run notebook 04."
         )
@@ -281,10 +281,6 @@ def features_of(run, pairs, embeddings):
 def towers_fingerprint(image_encoder, spectrum_encoder, heads):
     """16 hex digits that change with any weight of the towers."""
     return _with_heads([fingerprint_of(encoder) for encoder in (image_encoder, spectrum_encoder)], heads)
-
-
-def _encoders_of(features):
-    return [features.identity[f"{side}_encoder"] for side in ("image", "spectrum")]
 
 
 def _with_heads(encoders, heads):

@@ -5,12 +5,13 @@ Every function writes a new file beside the target and renames it into place.
 
 import contextlib
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
 
 from ..errors import InputError
-from ..paths import replacing
+from ..paths import need_room, replacing
 from .hdf5 import indices
 from .pairs import COLUMN_KINDS, DATA, NO_COLUMNS, create_pairs, open_pairs
 
@@ -85,6 +86,7 @@ def add_columns(path, columns):
                 )
             if name in NO_COLUMNS or not name or "/" in name:
                 raise InputError(f"{path}: a catalogue column cannot be called {name!r}; give another name.")
+    need_room(path, Path(path).stat().st_size + sum(values.nbytes for values in columns.values()))
     with replacing(path) as temporary:
         shutil.copyfile(path, temporary)
         with h5py.File(temporary, "r+") as file:

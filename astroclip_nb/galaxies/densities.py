@@ -7,6 +7,7 @@ import numpy as np
 from ..retrieval import nearest
 from .properties import SIDES, column_of, labelled, neighbour_weights
 
+NEIGHBOURS_TRIED = (8, 16, 32, 64, 128, 256)  # of which the CRPS on validation galaxies chooses
 _WEIGHTS = 2**22  # of training galaxies held at a time, 32 MB
 
 
@@ -104,7 +105,7 @@ def calibration(density, true):
     return {"pit": pit, "coverage": coverage, "crps": float(density.crps(true).mean())}
 
 
-def redshift_densities(embeddings, logit_scale, counts=(8, 16, 32, 64)):
+def redshift_densities(embeddings, logit_scale, counts=NEIGHBOURS_TRIED):
     """p(z | embedding) of the test split from the training split: {name: `Density`} and the true redshifts (Q,).
 
     For each of `SIDES`, from the k nearest neighbours, with the k of ``counts`` that minimises the CRPS on the

@@ -46,12 +46,12 @@ def arrow(axis, start, end, colour="0.25", style="-|>", curve=0.0, dashed=False)
     )
 
 
-def framework(image=None, spectrum=None, cosines=None, finetune=False):
+def framework(image=None, spectrum=None, cosines=None, finetune=False, dimension=128):
     """AstroCLIP: two encoders, two small heads, one space, InfoNCE (Figure 1).
 
     image : (3, S, S) nanomaggies/pixel and spectrum : (7781,) of one galaxy, as examples; cosines : (B, B) of a
     small batch, images along rows; without it a made-up one shows the principle. finetune : whether the encoders
-    are tuned too; otherwise they are frozen.
+    are tuned too; otherwise they are frozen. dimension : of the common space.
     """
     fate, colour_of_fate = ("tuned too", TRAINED) if finetune else ("frozen", FROZEN)
     figure, axis = canvas(3.1, (100, 45))
@@ -65,7 +65,7 @@ def framework(image=None, spectrum=None, cosines=None, finetune=False):
         arrow(axis, (17.5, y), (21, y), colour)
         arrow(axis, (39, y), (43, y), colour)
         arrow(axis, (53, y), (66.5, 22.5 + np.sign(y - 22.5) * 3), colour)
-        axis.text(54, y + np.sign(y - 22.5) * 3, "128-d, unit\nlength", size=SMALL, va="center")
+        axis.text(54, y + np.sign(y - 22.5) * 3, f"{dimension}-d, unit\nlength", size=SMALL, va="center")
     show_example(axis.inset_axes([1, 25, 16, 16], transform=axis.transData), image)
     draw_example(axis.inset_axes([1, 6.5, 16, 11], transform=axis.transData), spectrum)
     axis.text(9, 42.3, "image (g, r, z)", size=8, ha="center")
@@ -166,8 +166,12 @@ def resnet(views=None, queue=None):
     return figure
 
 
-def spender():
-    """The spectrum encoder of Spender (Melchior et al. 2023) with the head used here (Figure 3)."""
+def spender(finetune=False, dimension=128):
+    """The spectrum encoder of Spender (Melchior et al. 2023) with the head used here (Figure 3).
+
+    finetune : whether the encoder is tuned too; otherwise it is frozen. dimension : of the common space.
+    """
+    fate, colour_of_fate = ("tuned too", TRAINED) if finetune else ("frozen", FROZEN)
     figure, axis = canvas(2.9, (100, 42))
     layers = (
         ("conv 5\n128", "128 × 1557", "pool 5"),
@@ -179,29 +183,29 @@ def spender():
     axis.text(7, 18.6, "spectrum, 7781 px", size=SMALL, ha="center", va="center")
     for k, (text, shape, pool) in enumerate(layers):
         x = 22.5 + 14 * k
-        box(axis, x, 25.5, 10, 11, text, FROZEN, colour)
+        box(axis, x, 25.5, 10, 11, text, colour_of_fate, colour)
         axis.text(x, 17.6, shape, size=SMALL, ha="center", va="center")
         axis.text(x, 33.4, pool, size=SMALL, ha="center", va="center")
         arrow(axis, (x - 9 if k else 13.8, 25.5), (x - 5, 25.5), colour)
     axis.text(36.5, 38.6, "each followed by instance norm, PReLU", size=8, ha="center", va="center")
     for y, text in ((31.5, "values"), (19.5, "attention")):
-        box(axis, 66, y, 11, 6, text, FROZEN, colour)
+        box(axis, 66, y, 11, 6, text, colour_of_fate, colour)
         axis.text(66, y + np.sign(y - 25.5) * 5, "256 × 142", size=SMALL, ha="center", va="center")
         arrow(axis, (55.5, 25.5), (60.5, y), colour)
         arrow(axis, (71.5, y), (75.3, 25.5 + np.sign(y - 25.5) * 1.5), colour)
     axis.add_patch(Circle((76.6, 25.5), 1.7, fc="white", ec="0.25", lw=0.9))
     axis.text(76.6, 25.4, r"$\Sigma$", size=8, ha="center", va="center")
     axis.text(76.6, 29.4, "256", size=SMALL, ha="center", va="center")
-    box(axis, 90, 25.5, 18, 13, "MLP\n256-256-\n128-128-128\nPReLU, dropout", TRAINED, colour)
+    box(axis, 90, 25.5, 18, 13, f"MLP\n256-256-\n128-128-{dimension}\nPReLU, dropout", TRAINED, colour)
     arrow(axis, (78.3, 25.5), (81, 25.5), colour)
-    axis.text(90, 13.6, "128-d embedding", size=8, ha="center", va="center")
+    axis.text(90, 13.6, f"{dimension}-d embedding", size=8, ha="center", va="center")
     arrow(axis, (90, 19), (90, 15.4), colour)
     note = (
         r"$h_c = \sum_\lambda v_{c\lambda}\, a_{c\lambda}$ with $a_c = \mathrm{softmax}_\lambda$: "
         "half of the channels say where to look in the other half"
     )
     axis.text(50, 6, note, size=8, ha="center", va="center")
-    for x, fill, text in ((36, FROZEN, "frozen"), (50, TRAINED, "trained")):
+    for x, fill, text in ((32, colour_of_fate, f"encoder, {fate}"), (56, TRAINED, "head, trained")):
         box(axis, x, 1.6, 3, 2.2, "", fill)
         axis.text(x + 2.4, 1.6, text, size=8, va="center")
     return figure

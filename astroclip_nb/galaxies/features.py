@@ -37,6 +37,11 @@ class Features:
     identity: dict
 
     @property
+    def encoders(self):
+        """Fingerprints of the two encoders, by side."""
+        return {side: self.identity[f"{side}_encoder"] for side in ("image", "spectrum")}
+
+    @property
     def has_two_spectra(self):
         """Whether there are two degraded views of each spectrum, which contrast within spectra needs; a run that
         tuned its encoders has none."""

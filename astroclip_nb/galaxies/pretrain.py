@@ -186,6 +186,8 @@ def pretrain_images(
 ):
     """MoCo v2 on the images of ``pairs``, the training of notebook 02: (ImageEncoder, history)."""
     train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
+    if batch_size > QUEUE:
+        raise InputError(f"image_batch_size is {batch_size}, more than the {QUEUE} keys of MoCo's queue; lower it.")
     torch.manual_seed(seed)
     encoder = ImageEncoder(resnet, binning=binning)
     batches, held_out = (moco_batches(pairs, rows, batch_size, seed, blur) for rows in (train, validation))

@@ -96,7 +96,7 @@ def score_dots(scores, reference=()):
         for k, m in enumerate(modalities)
     ]
     if reference:
-        hollow = {"marker": "o", "mfc": "white", "mec": "0.3", "label": "published, other data"}
+        hollow = {"marker": "o", "mfc": "white", "mec": "0.3", "label": "published"}
         handles.append(plt.Line2D([], [], ls="", **hollow))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
@@ -107,7 +107,7 @@ def baselines(aligned, others=(), published=None):
 
     aligned : {name: table of `properties.zero_shot`}; others : `properties.Prediction` of single-modality
     methods, each a row by its name ("spectrum ..." reads spectra, any other images); published : as
-    `properties.PUBLISHED`, drawn hollow since the data are others.
+    `properties.PUBLISHED`, drawn hollow since the galaxies or their split are others.
     """
     scores = {}
 

@@ -212,7 +212,8 @@ def cluster_spectra(labels, spectra, redshift, ivar=None, per_group=300, most=12
     """Median rest-frame spectrum of each cluster with its 16 to 84 % range (Figure 13).
 
     labels (N,) int, -1 for noise; redshift (N,). Each of the ``most`` largest clusters is represented by up
-    to ``per_group`` random members, and drawn where at least a third of them reach.
+    to ``per_group`` random members, and drawn where at least a third of them reach; a cluster too distant or too
+    faint to be scaled is only named.
     """
     rng = np.random.default_rng(seed)
     known = np.isfinite(redshift)
@@ -232,14 +233,17 @@ def cluster_spectra(labels, spectra, redshift, ivar=None, per_group=300, most=12
         flux = smooth(spectra(rows), None if ivar is None else ivar(rows))
         rest = to_rest_frame(flux, redshift[rows], grid)
         reached = np.isfinite(rest).mean(0) > 1 / 3
-        low, median, high = np.nanpercentile(rest[:, reached], [16, 50, 84], axis=0)
-        axis.fill_between(grid[reached], low, high, color=colour, alpha=0.25, lw=0)
-        axis.plot(grid[reached], median, color=colour, lw=0.9)
-        axis.set(xlim=(3000, 7600), ylim=(0, np.clip(1.4 * median.max(), 1.8, 5)))
         name = "noise" if group == -1 else f"cluster {group}"
         text = f"{name}, n = {len(members):,}, median $z$ {np.median(redshift[members]):.2f}"
         style = {"size": SMALL, "ha": "right", "va": "top", "bbox": {"fc": "white", "lw": 0, "pad": 1}}
         axis.text(0.99, 0.97, text, transform=axis.transAxes, **style)
+        if not reached.any():
+            axis.text(0.5, 0.4, "no flux at 4500 to 5500 Å to scale by", transform=axis.transAxes, ha="center")
+            continue
+        low, median, high = np.nanpercentile(rest[:, reached], [16, 50, 84], axis=0)
+        axis.fill_between(grid[reached], low, high, color=colour, alpha=0.25, lw=0)
+        axis.plot(grid[reached], median, color=colour, lw=0.9)
+        axis.set(xlim=(3000, 7600), ylim=(0, np.clip(1.4 * median.max(), 1.8, 5)))
         for rest_wavelength in np.concatenate(list(LINES.values())):
             axis.axvline(rest_wavelength, color="0.6", lw=0.6, ls=":", zorder=0)
     mark_lines(axes[0, 0])

@@ -10,8 +10,10 @@ reported, while the others finish; the exit status is then 1.
 Dask distributes the work: it is 25 MB of Python that starts and ends with the command (Ray is 200 MB and a daemon),
 retries failed tasks and restarts dead workers. On Slurm, dask-jobqueue starts the workers and ``--scheduler`` takes
 the address of their scheduler; there, set ``distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_`` to null in
-Dask's configuration, or each takes twice as long. Shards, towers and ``--out`` must be on storage that all workers
-can reach.
+Dask's configuration, or each takes twice as long. Show each worker one GPU (one worker per job, each with its own)
+and set OMP_NUM_THREADS to its cores: only workers that this command starts itself are dealt GPUs and threads.
+Shards, towers and ``--out`` must be on storage that all workers can reach. One command names all shards of a
+survey: its manifest, and the search for galaxies that stand in two shards, are of those that it names.
 """
 
 import argparse

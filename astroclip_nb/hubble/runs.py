@@ -9,7 +9,7 @@ from ..contrast import read_saved
 from ..device import pick_device
 from ..errors import InputError
 from ..paths import RunFolder, replacing
-from ..splits import SPLITS, split_of
+from ..splits import SPLITS
 from .observations import Observations
 from .training import Variant, embed_images, embed_texts
 
@@ -50,8 +50,7 @@ class HubbleRun:
             from .encoders import SmallTowers
 
             self.towers = SmallTowers(run.path / "minilm.h5")
-        split = split_of(self.observations.id)
-        split = np.where(np.isin(self.observations.kind, settings.unseen), "unseen", split)
+        split = np.where(np.isin(self.observations.kind, settings.unseen), "unseen", self.observations.split)
         of_image = split[self.observations.proposal]
         self.rows = {name: np.flatnonzero(of_image == name) for name in (*SPLITS, "unseen")}
         for name in SPLITS:
