@@ -290,6 +290,7 @@ def test_tfidf_finds_and_needs_no_image(hubble):
         np.array(["comets"] * 4 + ["galaxy clusters"] * 12), ["comets", "dark matter"]
     )
     assert possible == {"comets": 0.4, "dark matter": 1.0}
+    assert evaluation.best_relevance(np.array(["comets"] * 3), ["comets"]) == {"comets": 1.0}  # fewer than ten
 
 
 def test_zero_shot_accuracies():

@@ -124,6 +124,7 @@ def relevance(orders, kind, queries, k=10):
 
 def best_relevance(kind, queries, k=10):
     """The highest `relevance` that any order of images of these kinds (n,) can have, by query."""
+    k = min(k, len(kind))
     return {query: min(1.0, int(is_relevant(kind, query).sum()) / k) for query in queries}
 
 
