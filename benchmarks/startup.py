@@ -36,6 +36,6 @@ def first_imports(notebook):
 
 
 def notebook_seconds(quick):
-    """CPU seconds before the first useful line of each notebook: {name: seconds}."""
+    """CPU seconds before the first useful line of each notebook, medians of three: {name: seconds}."""
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))[: 1 if quick else None]
-    return {path.stem: cpu_seconds(first_imports(path)) for path in notebooks}
+    return {path.stem: float(np.median([cpu_seconds(first_imports(path)) for _ in range(3)])) for path in notebooks}
