@@ -109,6 +109,7 @@ def test_finished_fit_is_kept_and_another_configuration_is_not(tmp_path):
     assert len(run_fit(tmp_path, 3)[1]) == 3 and (tmp_path / "last.pt").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.filterwarnings("ignore:.*it will be kept as previous.pt")
 def test_another_model_does_not_inherit_a_finished_run(tmp_path):
     """The scale, the start and what is frozen are no part of FitConfig, yet they make another run."""
     x, y = planted_pairs()
@@ -129,6 +130,7 @@ def test_another_model_does_not_inherit_a_finished_run(tmp_path):
         first = again
 
 
+@pytest.mark.filterwarnings("ignore:.*it will be kept as previous.pt")
 def test_other_data_do_not_inherit_a_finished_run(tmp_path):
     x, y = planted_pairs()
     ran = []
