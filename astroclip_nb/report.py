@@ -33,15 +33,16 @@ def _read(path):
     return found
 
 
-def record(run, notebook, metrics, parameters=None, data=None, towers=None):
+def record(run, notebook, metrics, parameters=None, data=None, towers=None, encoders=None):
     """Put what one notebook measured into the run's metrics.json, in place of what it put there before.
 
     parameters : the notebook's parameters, or all its variables (``globals()``), of which the parameters are kept.
-    data : the fingerprint of the pairs or observations that the numbers are of; towers : of what embedded them.
+    data : the fingerprint of the pairs or observations that the numbers are of; towers : of what embedded them;
+    encoders : {"image": that of an encoder before any tuning here, "spectrum": the same}, or one of them.
     """
     run = run if isinstance(run, RunFolder) else RunFolder(run)
     told = {"metrics": metrics, "parameters": _declared(notebook, parameters or {}), "data": data}
-    told |= {"towers": towers, "run": run.path.name, "commit": _commit()}
+    told |= {"towers": towers, "encoders": encoders, "run": run.path.name, "commit": _commit()}
     everything = _read(run.metrics) if run.metrics.exists() else {}
     everything |= {notebook: _plain(told), "provenance": provenance()}
     with replacing(run.metrics) as temporary:
@@ -144,8 +145,13 @@ def write_report(run, progress=True):
 
 def _refuse_mixed(run, metrics):
     """Raise InputError where what the notebooks recorded is of different galaxies, observations or trainings."""
-    for kind in ("data", "towers"):
-        told = {name: part[kind] for name, part in metrics.items() if name[:2].isdigit() and part.get(kind)}
+    made_of = {
+        name: part | {f"{side} encoder": mark for side, mark in (part.get("encoders") or {}).items()}
+        for name, part in metrics.items()
+        if name[:2].isdigit()
+    }
+    for kind in ("data", "towers", "image encoder", "spectrum encoder"):
+        told = {name: part[kind] for name, part in made_of.items() if part.get(kind)}
         hubble = {name for name in told if "hubble" in name}
         for names in (sorted(set(told) - hubble), sorted(hubble)):
             others = [name for name in names if told[name] != told[names[0]]]
@@ -153,9 +159,3 @@ def _refuse_mixed(run, metrics):
                 raise InputError(
                     f"{run.metrics}: {', '.join(others)} tell of other {kind} than {names[0]}; run them again."
                 )
-    of = {name: part["metrics"] for name, part in metrics.items() if name[:2].isdigit()}
-    aligned = of.get("04_alignment", {}).get("encoders", {})
-    for name in {"02_image_encoder", "03_spectrum_encoder", "12_ablations"} & set(of) if aligned else ():
-        told = of[name].get("encoders", {})
-        if not told or any(aligned[side] != encoder for side, encoder in told.items()):
-            raise InputError(f"{run.metrics}: {name} tells of another encoder than 04_alignment; run it again.")

@@ -10,6 +10,7 @@ from .pairs import WAVELENGTH
 from .spectrum_figures import smooth
 
 FROZEN, TRAINED = "#E8E8E8", "#FFF3D6"
+FATES = {False: ("frozen", FROZEN), True: ("tuned too", TRAINED)}  # of the encoders, by `finetune`
 
 
 def canvas(height, units=(100.0, 50.0)):
@@ -53,7 +54,7 @@ def framework(image=None, spectrum=None, cosines=None, finetune=False, dimension
     small batch, images along rows; without it a made-up one shows the principle. finetune : whether the encoders
     are tuned too; otherwise they are frozen. dimension : of the common space.
     """
-    fate, colour_of_fate = ("tuned too", TRAINED) if finetune else ("frozen", FROZEN)
+    fate, colour_of_fate = FATES[finetune]
     figure, axis = canvas(3.1, (100, 45))
     for y, name, encoder in (
         (33, "image", "image encoder\nResNet, MoCo v2"),
@@ -171,7 +172,7 @@ def spender(finetune=False, dimension=128):
 
     finetune : whether the encoder is tuned too; otherwise it is frozen. dimension : of the common space.
     """
-    fate, colour_of_fate = ("tuned too", TRAINED) if finetune else ("frozen", FROZEN)
+    fate, colour_of_fate = FATES[finetune]
     figure, axis = canvas(2.9, (100, 42))
     layers = (
         ("conv 5\n128", "128 × 1557", "pool 5"),

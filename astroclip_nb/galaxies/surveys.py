@@ -205,7 +205,10 @@ def pairs_from_survey(spectra, cutouts, path, *, image_size=IMAGE_SIZE, origin="
 
 
 def _with_usable_image(paths, image_size, progress):
-    """Those rows of {row: path of a cut-out} whose image can be read; a warning counts the others."""
+    """Those rows of {row: path of a cut-out} whose image can be read; a warning counts the others.
+
+    They are read once more to be written: a pairs file is begun with the number of its galaxies.
+    """
     rows, unusable = [], []
     for row, path in tqdm(paths.items(), desc="cut-outs checked", unit="galaxy", disable=not progress):
         try:
