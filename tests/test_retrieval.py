@@ -58,18 +58,21 @@ def test_top_k_of_the_whole_gallery_and_too_many(pairs):
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_a_search_in_parts_is_the_search_in_one(pairs, search, exclude_self, monkeypatch):
     whole = search(pairs[1], pairs[1], 7, exclude_self)
-    monkeypatch.setattr(retrieval, "_SCANNED", 2000)
+    monkeypatch.setattr(retrieval, "_TILE", (7, 24))
     for one, other in zip(search(pairs[1], pairs[1], 7, exclude_self), whole, strict=True):
         assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("count", [31, 32, 33, 400])
-@pytest.mark.parametrize("width", [1, 20, 31])
-def test_the_scan_is_pytorchs_topk(pairs, count, width):
+@pytest.mark.parametrize("width", [1, 3, 20, 31])
+@pytest.mark.parametrize("tile", [(256, 1024), (7, 8), (50, 24)])
+def test_the_scan_is_pytorchs_topk(pairs, count, width, tile, monkeypatch):
+    """In one tile or many, the last one full or not, by the maxima of groups or, where they are most, without."""
+    monkeypatch.setattr(retrieval, "_TILE", tile)
     queries, gallery = torch.from_numpy(pairs[0]), torch.from_numpy(pairs[1][:count])
     score, index = retrieval.scanner(pairs[1][:count], "cosine")(pairs[0], width)
     expected = (queries @ gallery.T).topk(width)
-    np.testing.assert_allclose(score, expected.values, rtol=1e-5)
+    np.testing.assert_allclose(score, expected.values, rtol=1e-5, atol=1e-5)
     assert np.array_equal(index, expected.indices)
     score, index = retrieval.scanner(pairs[1][:count], "euclidean")(pairs[0], width)
     expected = (-torch.cdist(queries.double(), gallery.double()).square()).topk(width)
@@ -107,13 +110,11 @@ def test_search_multiplies_in_float32_whatever_the_user_asked_for(pairs):
     torch.set_float32_matmul_precision("medium")
     try:
         with pytest.MonkeyPatch.context() as patch:
-            product = torch.mm
-            patch.setattr(
-                torch, "mm", lambda *a, **k: seen.append(torch.get_float32_matmul_precision()) or product(*a, **k)
-            )
+            product = torch.bmm
+            patch.setattr(torch, "bmm", lambda *a: seen.append(torch.get_float32_matmul_precision()) or product(*a))
             retrieval.top_k(*pairs, 3)
         assert set(seen) == {"highest"} and torch.get_float32_matmul_precision() == "medium"
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ValueError):
             retrieval.scanner(pairs[1], "cosine")(pairs[0][:, 1:], 3)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
