@@ -101,7 +101,7 @@ def ablation_table(variants):
             f"{row['steps']:,}",
             f"{row.get('kept_epoch', '')}",
             f"{100 * row['recall@10']:.1f} ± {100 * row['recall@10 error']:.1f}",
-            *(f"{row[column]['r2']:.2f}" for column in columns),
+            *(with_error(row[column]) for column in columns),
         ]
         for name, row in variants.items()
     ]

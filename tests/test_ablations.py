@@ -17,7 +17,7 @@ from astroclip_nb.galaxies.pairs import open_pairs, split_of
 def setting(tmp_path_factory):
     path = tmp_path_factory.mktemp("ablations") / "features.h5"
     with open_pairs(tiny_pairs(300)) as pairs:
-        options = {"n_image_views": 2, "n_spectrum_views": 1, "progress": False}
+        options = {"n_image_views": 3, "n_spectrum_views": 1, "progress": False}
         yield cache_features(pairs, *tiny_encoders(), path, **options), pairs, split_of(pairs.targetid)
 
 
@@ -74,15 +74,17 @@ def test_a_variant_changes_what_it_names_and_nothing_else(name, setting, tmp_pat
     n_train = (split == "train").sum()
     usual = {
         "batch_size": 512, "validation_batch_size": 512, "passes": 1, "shuffle_pairs": False, "progress": False,
-        "views": 2, "train": n_train, "dimension": 128, "logit_scale": 15.5, "learn_scale": False, "seed": 0,
+        "views": 3, "train": n_train, "dimension": 128, "logit_scale": 15.5, "learn_scale": False, "seed": 0,
         "within_spectra": 0.0,
     }  # fmt: skip
     changes = {
         "as reported": {}, "contrast within spectra too": {"within_spectra": 0.5},
         "shuffled pairs": {"shuffle_pairs": True}, "logit scale 1": {"logit_scale": 1.0},
         "logit scale 2.74": {"logit_scale": 2.74}, "logit scale learned": {"learn_scale": True},
-        "32 dimensions": {"dimension": 32}, "512 dimensions": {"dimension": 512},
-        "batch of 128": {"batch_size": 128}, "one view": {"views": 1},
+        "32 dimensions": {"dimension": 32}, "64 dimensions": {"dimension": 64},
+        "256 dimensions": {"dimension": 256}, "512 dimensions": {"dimension": 512},
+        "batch of 128": {"batch_size": 128}, "batch of 2048": {"batch_size": 2048}, "one view": {"views": 1},
+        "two views": {"views": 2},
         "a third of the pairs": {"train": round(n_train / 3), "passes": 3},
         "a tenth of the pairs": {"train": round(n_train / 10), "passes": 10},
     }  # fmt: skip
@@ -106,19 +108,39 @@ def test_thinning_touches_only_the_training_split(setting):
 
 def test_towers_of_a_size_train_from_nothing_and_again_alike(setting, tmp_path, monkeypatch):
     _, pairs, split = setting
-    tiny = {"tiny": tuple(encoder.config for encoder in tiny_encoders())}
-    monkeypatch.setattr(ablations, "SIZES", tiny)
+    tiny = [encoder.config for encoder in tiny_encoders()]
+    sizes = {"tiny": ablations.Size(*tiny), "a tenth": ablations.Size(*tiny, 0.1)}
+    monkeypatch.setattr(ablations, "SIZES", sizes)
     options = {"epochs": 2, "batch_size": 64, "precision": "fp32", "progress": False}
     first, again = (ablations.run_size("tiny", pairs, split, tmp_path / name, **options) for name in "ab")
     assert first["validation_loss"] == again["validation_loss"] < np.log(64)
     assert first["n_parameters"] == sum(w.numel() for e in tiny_encoders() for w in e.parameters())
     assert [row.embedding for row in first["predictions"]] == ["image", "spectrum", "cross-modal"]
+    few = ablations.run_size("a tenth", pairs, split, tmp_path / "c", **options | {"batch_size": 16})
+    assert few["n_train"] == round(0.1 * first["n_train"])
+    assert few["steps"] * 16 == pytest.approx(first["n_train"] * 2, rel=0.4)  # as many galaxies pass by, in batches
+
+
+def test_variants_of_fewer_pairs_are_told_apart_from_the_others():
+    heads = ["as reported", "a third of the pairs", "a tenth of the pairs"]
+    towers = [
+        f"small towers{part}, from scratch" for part in ("", ", a third of the pairs", ", a tenth of the pairs")
+    ]
+
+    def names(found):
+        return {kind: list(of) for kind, of in ablations.by_pairs(dict.fromkeys(found)).items()}
+
+    assert names(["one view", "two views", *towers[:2], *heads]) == {"heads alone": heads}
+    assert names(["published sizes, from scratch", *towers, *heads]) == {
+        "heads alone": heads,
+        "small towers": towers,
+    }
 
 
 def test_published_sizes_are_the_published_towers():
     small, published = (
-        [kind(**config) for kind, config in zip((ImageEncoder, SpectrumEncoder), configs, strict=True)]
-        for configs in ablations.SIZES.values()
+        [ImageEncoder(**size.image), SpectrumEncoder(**size.spectrum)]
+        for size in (ablations.SIZES["small towers"], ablations.SIZES["published sizes"])
     )
     of = [sum(weight.numel() for weight in encoder.parameters()) for encoder in published]
     assert of == [

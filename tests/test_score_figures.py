@@ -134,3 +134,26 @@ def test_noise_tolerance_writes_the_share_of_small_errors_at_each_level():
     assert_readable(figure)
     assert "75%" in said(figure) and "50%" in said(figure) and "signal to noise" in said(figure)
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["1", "5"]
+
+
+def test_growth_puts_each_score_at_its_number_of_pairs():
+    def result(n, r2, recall):
+        sides = ("image", "spectrum", "cross-modal")
+        rows = [
+            Prediction(quantity, side, np.zeros(1), np.zeros(1), {"r2": r2 + k / 10, "r2_error": 0.01}, 9, 0)
+            for quantity in ("log_mstar", "redshift")
+            for k, side in enumerate(sides if quantity == "redshift" else sides[:1])
+        ]
+        return {"n_train": n, "predictions": rows, "recall@10": recall, "recall@10 error": 0.02}
+
+    heads = [result(8000, 0.6, 0.5), result(800, 0.4, 0.3), result(2667, 0.5, 0.4)]  # in any order
+    figure = score_figures.growth({"heads alone": heads, "small towers": heads})
+    assert_readable(figure)
+    for axis in figure.axes:
+        lines = [container.lines[0].get_xydata() for container in axis.containers]
+        assert len(lines) == 4
+        for k, line in enumerate(lines[:3]):
+            np.testing.assert_allclose(line, [[800, 0.4 + k / 10], [2667, 0.5 + k / 10], [8000, 0.6 + k / 10]])
+        np.testing.assert_allclose(lines[3], [[800, 0.3], [2667, 0.4], [8000, 0.5]])
+        assert axis.get_xlabel() == "training pairs"
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["heads alone", "small towers"]

@@ -1,6 +1,6 @@
 """Ablations: the alignment of the heads with one thing changed at a time, and towers of other sizes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,18 +33,35 @@ VARIANTS = {
     "logit scale 2.74": Variant(logit_scale=2.74),
     "logit scale learned": Variant(learn_scale=True),
     "32 dimensions": Variant(dimension=32),
+    "64 dimensions": Variant(dimension=64),
+    "256 dimensions": Variant(dimension=256),
     "512 dimensions": Variant(dimension=512),
     "batch of 128": Variant(batch_size=128),
+    "batch of 2048": Variant(batch_size=2048),
     "one view": Variant(views=1),
+    "two views": Variant(views=2),
     "a third of the pairs": Variant(train_fraction=1 / 3),
     "a tenth of the pairs": Variant(train_fraction=0.1),
 }
 
+
+@dataclass(frozen=True)
+class Size:
+    """Whole towers to train from scratch, on a random ``train_fraction`` of the pairs."""
+
+    image: dict
+    spectrum: dict
+    train_fraction: float = 1.0
+
+
+SMALL = encoders.SMALL_IMAGE, encoders.SMALL_SPECTRUM
 PUBLISHED_SIZE = {name: encoders.PUBLISHED_SPECTRUM[name] for name in ("filters", "binning")}
 SIZES = {
-    "small towers": (encoders.SMALL_IMAGE, encoders.SMALL_SPECTRUM),
+    "small towers": Size(*SMALL),
+    "small towers, a third of the pairs": Size(*SMALL, 1 / 3),
+    "small towers, a tenth of the pairs": Size(*SMALL, 0.1),
     # Only the sizes are the published towers'; stretch and attended wavelengths stay, or two things would change.
-    "published sizes": (
+    "published sizes": Size(
         encoders.SMALL_IMAGE | {"architecture": "resnet50", "binning": 1},
         encoders.SMALL_SPECTRUM | PUBLISHED_SIZE,
     ),
@@ -67,11 +84,11 @@ def run_variant(
 ):
     """Train heads for a variant and score them on the test split, as in notebooks 05 and 06.
 
-    Fewer pairs are passed over more often, so that all variants but that of the batch take about as many steps: at
+    Fewer pairs are passed over more often, so that all variants but those of the batch take about as many steps: at
     equal epochs a tenth of the pairs would mean a tenth of the training too. The neighbours are the whole training
     split, also where fewer pairs were trained on. Returns dict: predictions (list of `properties.Prediction`),
-    recall@10 (mean of both directions) with its binomial standard error, steps in all, kept_epoch, that of least
-    validation loss (of shuffled pairs the last), and its validation_loss, in batches of 512 for all.
+    recall@10 (mean of both directions) with its binomial standard error, n_train pairs, steps in all, kept_epoch,
+    that of least validation loss (of shuffled pairs the last), and its validation_loss, in batches of 512 for all.
     """
     if variant.views is not None:
         image, spectrum = (array[:, : 1 + variant.views] for array in (features.image, features.spectrum))
@@ -103,7 +120,7 @@ def run_variant(
     steps = epochs * (passes * len(train) // batch_size_for(train, variant.batch_size))
     embeddings = alignment.embed(heads, features, pairs, split)
     kept = history[-1] if variant.shuffle_pairs else best_epoch(history)
-    return _scored(embeddings, quantities, n_neighbours, kept) | {"steps": steps}
+    return _scored(embeddings, quantities, n_neighbours, kept) | {"n_train": len(train), "steps": steps}
 
 
 def run_size(
@@ -123,23 +140,24 @@ def run_size(
 ):
     """Train towers of one of ``SIZES`` and their heads from scratch, by contrast alone, and score them.
 
-    Nothing is pre-trained, so that sizes compare at equal pairs and epochs. Returns what `run_variant` does, and
-    n_parameters of both encoders.
+    Nothing is pre-trained, so that sizes compare at equal pairs and epochs; of fewer pairs the epochs are more, as
+    in `run_variant`. Returns what that does, and n_parameters of both encoders.
     """
     torch.manual_seed(seed)
-    image_config, spectrum_config = SIZES[size]
-    towers = encoders.ImageEncoder(**image_config), encoders.SpectrumEncoder(**spectrum_config)
+    size, label = SIZES[size], size
+    towers = encoders.ImageEncoder(**size.image), encoders.SpectrumEncoder(**size.spectrum)
     heads = alignment.make_heads(*(tower.n_features for tower in towers), seed=seed)
-    train = np.flatnonzero(split == "train")
+    thinned, epochs = _thinned(split, size.train_fraction, seed), epochs * round(1 / size.train_fraction)
+    train = np.flatnonzero(thinned == "train")
     steps_each = len(train) // batch_size_for(train, batch_size)
     history = alignment.align_fresh(
         alignment.whole_towers(*towers, heads, finetune=True),
         pairs,
-        split,
+        thinned,
         cosine_config(epochs, steps_each, learning_rate, 1e-2, precision, seed),
         folder,
         batch_size=batch_size,
-        label=size,
+        label=label,
         progress=progress,
     )
     features = cache_features(
@@ -149,6 +167,7 @@ def run_size(
     embeddings = alignment.embed(heads, features, pairs, split)
     return _scored(embeddings, quantities, n_neighbours, best_epoch(history)) | {
         "n_parameters": n_parameters,
+        "n_train": len(train),
         "steps": epochs * steps_each,
     }
 
@@ -165,6 +184,20 @@ def _scored(embeddings, quantities, n_neighbours, kept):
         "validation_loss": kept["validation_loss"],
         "kept_epoch": kept["epoch"],
     }
+
+
+def by_pairs(found):
+    """The variants of ``found``, {name: whatever}, that differ in the number of pairs alone, by what was trained.
+
+    "heads alone", on cached features, and "small towers", from scratch; left out with fewer than three of them.
+    """
+    usual = replace(VARIANTS["as reported"], train_fraction=0)
+    kinds = {
+        "heads alone": [n for n, variant in VARIANTS.items() if replace(variant, train_fraction=0) == usual],
+        "small towers": [f"{n}, from scratch" for n, size in SIZES.items() if (size.image, size.spectrum) == SMALL],
+    }
+    kinds = {kind: {n: found[n] for n in names if n in found} for kind, names in kinds.items()}
+    return {kind: of for kind, of in kinds.items() if len(of) > 2}
 
 
 def _thinned(split, fraction, seed):

@@ -258,3 +258,35 @@ def calibration(pit):
     right.set(xlabel="nominal coverage", ylabel="measured coverage", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     right.legend(loc="upper left", fontsize=SMALL)
     return figure
+
+
+def growth(kinds):
+    """How scores grow with the pairs that were trained on: a panel for each kind of training.
+
+    kinds : {kind: list of what `ablations.run_variant` returned}; R2 of redshift by embedding with bootstrap
+    errors, and recall@10 with binomial ones, both on the same test galaxies whatever the training.
+    """
+    figure, axes = plt.subplots(
+        1, len(kinds), sharey=True, squeeze=False, figsize=(PAGE_WIDTH, 3.0), layout="constrained"
+    )
+    for axis, (kind, results) in zip(axes[0], kinds.items(), strict=True):
+        results = sorted(results, key=lambda result: result["n_train"])
+        pairs = [result["n_train"] for result in results]
+        rows = [[row for row in result["predictions"] if row.quantity == "redshift"] for result in results]
+        curves = {
+            row.embedding: [(of[i].scores["r2"], of[i].scores["r2_error"]) for of in rows]
+            for i, row in enumerate(rows[0])
+        }
+        for k, (modality, points) in enumerate(curves.items()):
+            value, error = np.transpose(points)
+            style = {"marker": MARKERS[k], "ms": 4.5, "color": modality_colour(modality, k), "capsize": 2}
+            axis.errorbar(pairs, value, error, label=f"$R^2$ of redshift, {modality}", **style)
+        recall = [(result["recall@10"], result["recall@10 error"]) for result in results]
+        style = {"marker": "P", "ms": 5, "ls": "--", "color": "0.3", "capsize": 2}
+        axis.errorbar(pairs, *np.transpose(recall), label="recall@10", **style)
+        axis.set(xscale="log", xlabel="training pairs", title=kind)
+        axis.set_xticks(pairs, [f"{n:,}" for n in pairs])
+        axis.minorticks_off()
+    axes[0, 0].set_ylabel("score on test galaxies")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
