@@ -47,6 +47,25 @@ def test_supervised_table(problem, tmp_path):
     assert len(rows[0].true) == 160 and len(rows[1].true) == 200 and (tmp_path / "metrics.csv").exists()
 
 
+def test_exact_labels_teach_no_network(problem, tmp_path):
+    """With them and without, the network is the same; they are only what its masses are scored against."""
+    x, targets, split = problem
+    catalogue = {"redshift": targets[:, 0], "log_mstar": targets[:, 1], "log_mstar_true": 10 + 0.1 * x[:, 1]}
+    options = {"epochs": 4, "learning_rate": 1e-2, "progress": False}
+    with_exact, without = (
+        supervised.supervised(
+            "net", make_net, reader(x), split, catalogue, tmp_path / str(len(names)), names, **options
+        )
+        for names in (("redshift", "log_mstar", "log_mstar_true"), ("redshift", "log_mstar"))
+    )
+    assert [row.quantity for row in with_exact] == ["redshift", "log_mstar", "log_mstar_true"]
+    for one, other in zip(with_exact, without, strict=False):
+        assert np.array_equal(one.predicted, other.predicted) and one.scores == other.scores
+    exact = with_exact[2]
+    assert np.array_equal(exact.predicted, with_exact[1].predicted)
+    np.testing.assert_array_equal(exact.true, catalogue["log_mstar_true"][split == "test"])
+
+
 def test_training_repeats(problem, tmp_path):
     x, targets, split = problem
     twice = [
