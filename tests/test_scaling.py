@@ -41,7 +41,7 @@ def test_the_page_says_what_a_step_of_many_gpus_takes(scaling):
     own, everything, waits = scaling.BATCH, scaling.BATCH * 64, {}
     for count in (8, 64):
         waits[count] = 1e3 * scaling.HEADS.seconds(count)["C"] * own / scaling.EPOCHS
-    assert f"On 8 GPUs a step waits {waits[8]:.1f} ms" in text
+    assert f"on 8 GPUs a step waits {waits[8]:.1f} ms" in text
     assert f"on 64 it waits {waits[64]:.1f} ms" in text
     step = 1e3 * own / gpu["heads_per_s"]["bf16"]
     assert f"estimated {1e3 * scaling.matrix_seconds(own, everything):.1f} ms beside a step of {step:.1f}" in text
@@ -51,6 +51,12 @@ def test_the_page_says_what_a_step_of_many_gpus_takes(scaling):
     assert f"are {few} steps, where 512 pairs make {many:,}" in text
     moco = scaling.MOCO.seconds(64)["C"]
     assert moco > 1 / gpu["trainings"]["MoCo v2"]["per_s"]  # "take longer than the images"
+    limits = {
+        count: scaling.MOCO.seconds(count) | {"L": 1 / gpu["trainings"]["MoCo v2"]["per_s"]} for count in waits
+    }
+    ratio = scaling.on_gpus(8, limits[8])[0] / scaling.on_gpus(64, limits[64])[0]
+    assert f"{round(ratio)} times" == "3 times" and "64 GPUs are three times as fast as 8" in text
+    assert f"again and again {gpu['heads_per_s']['bf16, the same batch']:,.0f}," in text
 
 
 def test_the_page_says_how_long_the_small_towers_take(scaling):
