@@ -1,32 +1,36 @@
-"""Ratios that hold on a shared machine: CPU time, the paths alternated in one run, medians."""
+"""Ratios that hold on a shared machine: CPU time, the paths alternated in one run, medians and their spread."""
 
 import importlib.metadata
 import platform
 import resource
 import statistics
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "numpy", "h5py", "scikit-learn", "spender")
+from astroclip_nb.report import provenance
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "numba", "h5py", "scikit-learn", "umap-learn", "spender")
 
 
-def alternate(paths, repeats):
-    """Median rate, items per second of CPU time, of each of ``paths``: {name: call that returns how many items}.
+def alternate(paths, repeats, clock=time.process_time, before=lambda: None):
+    """{name: ``repeats`` rates}, items per second of CPU time, of ``paths``: {name: call that returns how many}.
 
     Every path runs once unmeasured; then all in turn, ``repeats`` times, so that what else the machine does
-    meets all of them alike.
+    meets all of them alike. ``before`` is called ahead of each, unmeasured.
     """
     for call in paths.values():
         call()
     rates = {name: [] for name in paths}
     for _ in range(repeats):
         for name, call in paths.items():
-            start = time.process_time()
+            before()
+            start = clock()
             items = call()
-            rates[name].append(items / (time.process_time() - start))
-    return {name: statistics.median(values) for name, values in rates.items()}
+            rates[name].append(items / (clock() - start))
+    return rates
 
 
 def cpu_of_children():
@@ -36,19 +40,25 @@ def cpu_of_children():
 
 
 def row(what, unit, rates, target=None, note=""):
-    """A line of the table: the first of ``rates`` is the plain path, the last the fast one."""
-    plain, fast = list(rates.values())[0], list(rates.values())[-1]
-    ratio = fast / plain
-    return dict(what=what, unit=unit, plain=plain, fast=fast, ratio=ratio, target=target, note=note)
+    """A line of the table: medians of the first of ``rates``, the plain path, and of the last, the fast one, and
+    the least and the most of each."""
+    found = {"plain": list(rates.values())[0], "fast": list(rates.values())[-1]}
+    plain, fast = (statistics.median(values) for values in found.values())
+    spread = {f"{path}_range": [min(values), max(values)] for path, values in found.items()}
+    return dict(
+        what=what, unit=unit, plain=plain, fast=fast, ratio=fast / plain, target=target, note=note, **spread
+    )
 
 
 def machine():
-    """Processor, its bfloat16 instructions, threads and versions."""
+    """Commit, day, processor, its bfloat16 instructions, threads and versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     capabilities = torch.cpu.get_capabilities()
     return {
+        "commit": provenance()["commit"],
+        "date": datetime.now(UTC).date().isoformat(),
         "processor": names[0] if names else platform.processor(),
         "avx512_bf16": bool(capabilities.get("avx512_bf16")),
         "amx_bf16": bool(capabilities.get("amx_bf16")),

@@ -6,6 +6,7 @@ Reads ``results.json`` (``benchmarks.bench``), ``shards.json`` (``benchmarks.sha
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from astroclip_nb.tables import markdown_table
@@ -15,94 +16,132 @@ PAGE, MARKS = HERE / "SCALING.md", ("<!-- computed -->\n", "<!-- end -->\n")
 GALAXIES = {"200 thousand": 2e5, "41 million": 4.1e7, "1 billion": 1e9}
 GPUS = (1, 8, 64)
 EPOCHS, BATCH = 80, 512  # BATCH: of each GPU
+MOCO_BATCH = 4096  # of all GPUs together at most: the keys of MoCo's queue
 
-# Data sheet of an A100 (80 GB, SXM), which no program exceeds; the estimate is a quarter of it.
-GPU_FLOPS, GPU_BANDWIDTH, EFFICIENCY = 312e12, 2.0e12, 0.25  # bfloat16 per second; bytes per second
 NVME = 3.5e9  # bytes per second and GPU: four drives of 7 GB/s for the eight GPUs of a node
-NETWORK = 25e9  # bytes per second and GPU
-HOST_CORES = 16  # per GPU, each as fast as the one measured
+NETWORK, LATENCY = 25e9, 50e-6  # bytes per second and GPU; seconds that one call waits for the other GPUs
+# Data sheet of an H100 (SXM) outside its tensor cores, which no program exceeds; the estimate is a quarter of it.
+FP32_FLOPS, GPU_BANDWIDTH, EFFICIENCY = 67e12, 3.35e12, 0.25
 
 # One galaxy: bytes read, and floating-point operations as torch.utils.flop_counter counts them.
 IMAGE, SPECTRUM = 3 * 152 * 152 * 2, 2 * 7781 * 4  # float16; flux and ivar in float32
-FEATURES, EMBEDDINGS = (2048 + 256) * 2, 2 * 128 * 4  # of one view, float16; of both sides, float32
-RESNET50_FLOP, RESNET50_TRAFFIC = 1.50e9, 9e6  # 96 x 96 pixels; bytes of activations, bfloat16
-SPENDER_FLOP, SPENDER_TRAFFIC = 1.91e9, 9e6  # 7781 bins
-HEADS_FLOP, HEADS_WEIGHTS = 19.4e6, 4 * 4.6e6  # forward and backward of a pair; bytes of gradients
-RESNET50_WEIGHTS, SPENDER_WEIGHTS = 4 * 28e6, 4 * 3.6e6  # with MoCo's head, with the decoder; bytes of gradients
 IMAGE_VIEWS, SPECTRUM_VIEWS = 4, 4  # random ones, beside view 0, that ``cache_features`` makes by default
+VIEWS = 1 + IMAGE_VIEWS, 1 + SPECTRUM_VIEWS
+CACHED, EMBEDDINGS = (VIEWS[0] * 2048 + VIEWS[1] * 256) * 2, 2 * 128 * 4  # float16; of both sides, float32
+DIMENSION = 128  # of an embedding
+RESNET50_FLOP, SPENDER_FLOP = 1.50e9, 1.91e9  # forward: 96 x 96 pixels, 7781 bins
+HEADS_FLOP = 19.4e6  # forward and backward of a pair
 
 
-def gpu_seconds(flop, traffic=0.0):
-    """Estimated seconds of one GPU per item: four times what arithmetic or its memory needs."""
-    return max(flop / GPU_FLOPS, traffic / GPU_BANDWIDTH) / EFFICIENCY
+@dataclass(frozen=True)
+class Together:
+    """What a step has beside that of one GPU where several train: bytes of gradients, calls that wait for all GPUs
+    (an all-reduce per tensor of weights; a gather per batch norm and another for its gradient), and contrasts, each
+    of two sides; ``batch`` is the most that all GPUs together may have."""
+
+    gradients: float
+    calls: int
+    contrasts: int
+    epochs: int = 1
+    batch: float = float("inf")
+
+    def seconds(self, count):
+        """{limit: seconds of one of ``count`` GPUs per galaxy of its batch}."""
+        own = min(BATCH, self.batch // count)
+        vectors = self.contrasts * 2 * own * count * DIMENSION * 4
+        passed = 2 * self.gradients + 3 * vectors  # gradients, also those of vectors, go twice around a ring
+        step = {
+            "C": passed / NETWORK + self.calls * LATENCY,
+            "I": self.contrasts * matrix_seconds(own, own * count),
+        }
+        return {name: self.epochs * value / own for name, value in step.items()}
 
 
-def all_reduce(weights):
-    """Seconds on the network per galaxy for gradients of that many bytes, passed on twice around a ring."""
-    return 2 * weights / NETWORK / BATCH
+HEADS = Together(18.4e6, 19, 1, EPOCHS)
+MOCO = Together(112e6, 325, 0, batch=MOCO_BATCH)
+AUTOENCODER = Together(62e6, 38, 0)
+TUNING = Together(125e6, 297, 2)  # contrast across and, between two views, within spectra
 
 
-def jobs(rates, host, worker):
-    """Per job and galaxy: core seconds where all is measured, and {limit: seconds} with one GPU, both in bf16.
+def matrix_flop(own, everything):
+    """Operations of InfoNCE, both directions, where a GPU has ``own`` rows of the batch's matrix of cosines: one
+    product forward, two backward."""
+    return 2 * 3 * 2 * own * everything * DIMENSION
 
-    Limits: G the GPU's networks, without the making of views, H one core of its host, as if it made them, N its
-    NVMe drives, C communication (between GPUs). rates : items per second of a core; host : the same, of what
-    precedes an encoder; worker : CPU seconds of a worker of the survey per galaxy, small towers, fp32.
+
+def matrix_seconds(own, everything):
+    """Seconds of one GPU for that in float32, or for moving both matrices nine times, of which four forward."""
+    traffic = 2 * 9 * 4 * own * everything
+    return max(matrix_flop(own, everything) / FP32_FLOPS, traffic / GPU_BANDWIDTH) / EFFICIENCY
+
+
+@dataclass(frozen=True)
+class Job:
+    """Per galaxy: seconds of one core where all is measured, {limit: seconds of one GPU}, and what several GPUs
+    add to that; ``divides``: whether several GPUs can do it at all."""
+
+    core: float | None
+    alone: dict
+    together: Together | None = None
+    divides: bool = True
+
+    def limits(self, count):
+        """{limit: seconds per galaxy of one of ``count`` GPUs}."""
+        return self.alone | (self.together.seconds(count) if self.together and count > 1 else {})
+
+
+def jobs(rates, host, worker, gpu):
+    """{what: Job}, all in bf16.
+
+    Limits: L all that the program does, measured on one GPU, data in memory; G its networks alone, measured; H a
+    thread that reads and copies, measured; N its NVMe drives; C communication; I the InfoNCE matrix of all GPUs'
+    pairs.
+    rates : items per second of a core; host : the same, of what precedes an encoder; worker : CPU seconds of a
+    worker of the survey per galaxy, small towers, fp32; gpu : what ``benchmarks.gpu`` wrote.
     """
     image, spectrum = 1 / rates["Image encoder, published, bf16"], 1 / rates["Spectrum encoder, published, bf16"]
-    gpu_image = gpu_seconds(RESNET50_FLOP, RESNET50_TRAFFIC)
-    gpu_spectrum = gpu_seconds(SPENDER_FLOP, SPENDER_TRAFFIC)
-    stretch, view, moco, plain, degraded = (
-        1 / host[name]
-        for name in ("RGB stretch", "random view", "view for MoCo", "normalised spectrum", "degraded spectrum")
+    stretch, view, plain, degraded = (
+        1 / host[name] for name in ("RGB stretch", "random view", "normalised spectrum", "degraded spectrum")
     )
-    read, views = (IMAGE + SPECTRUM) / NVME, (1 + IMAGE_VIEWS, 1 + SPECTRUM_VIEWS)
-    caching = views[0] * stretch + IMAGE_VIEWS * view + plain + SPECTRUM_VIEWS * degraded
-    tuning = view + stretch + degraded
-    return {
-        "Embed images": (image + stretch, {"G": gpu_image, "H": stretch, "N": IMAGE / NVME}),
-        "Embed spectra": (spectrum + plain, {"G": gpu_spectrum, "H": plain, "N": SPECTRUM / NVME}),
-        "Embed both, small towers, fp32": (worker, {}),
-        "Cache features of pairs": (
-            views[0] * image + views[1] * spectrum + caching,
-            {"G": views[0] * gpu_image + views[1] * gpu_spectrum, "H": caching, "N": read},
-        ),
-        f"Train heads, {EPOCHS} epochs": (
-            EPOCHS / rates["Training step, bf16"],
-            {
-                "G": EPOCHS * gpu_seconds(HEADS_FLOP), "N": EPOCHS * FEATURES / NVME,
-                "C": EPOCHS * all_reduce(HEADS_WEIGHTS),
-            },
-        ),
-        "Pre-train on images, an epoch": (
-            None,
-            {
-                "G": 4 * gpu_image, "H": 2 * (moco + stretch), "N": IMAGE / NVME, "C": all_reduce(RESNET50_WEIGHTS)
-            },
-        ),
-        "Pre-train on spectra, an epoch": (
-            None,
-            {"G": 3 * gpu_spectrum, "H": plain, "N": SPECTRUM / NVME, "C": all_reduce(SPENDER_WEIGHTS)},
-        ),
-        "Tune both encoders, an epoch": (
-            None,
-            {
-                "G": 3 * (gpu_image + gpu_spectrum), "H": tuning, "N": read,
-                "C": all_reduce(RESNET50_WEIGHTS + SPENDER_WEIGHTS),
-            },
-        ),
+    caching = VIEWS[0] * stretch + IMAGE_VIEWS * view + plain + SPECTRUM_VIEWS * degraded
+    gpu_image = 1 / gpu["encoders_per_s"]["image"]["autocast, channels last"]["per_s"]
+    gpu_spectrum = 1 / gpu["encoders_per_s"]["spectrum"]["autocast"]["per_s"]
+    copied = gpu["views_per_s"]["read and copied"] * (IMAGE + SPECTRUM)  # bytes per second
+
+    def read(size):
+        return {"H": size / copied, "N": size / NVME}
+
+    def trained(name):
+        found = gpu["trainings"][name]
+        return {"L": 1 / found["per_s"], "G": 1 / found["per_s_same_batch"]}
+
+    heads = {
+        "L": EPOCHS / gpu["heads_per_s"]["bf16"], "G": EPOCHS / gpu["heads_per_s"]["bf16, the same batch"],
+        "N": EPOCHS * CACHED / NVME,
     }  # fmt: skip
+    encoded = VIEWS[0] * image + VIEWS[1] * spectrum
+    cached = {"L": 1 / gpu["cache_per_s"]["bf16"], "G": VIEWS[0] * gpu_image + VIEWS[1] * gpu_spectrum}
+    tuned = trained("tune both, two views of spectra")
+    return {
+        "Embed images": Job(image + stretch, {"G": gpu_image, **read(IMAGE)}),
+        "Embed spectra": Job(spectrum + plain, {"G": gpu_spectrum, **read(SPECTRUM)}),
+        "Embed both, small towers, fp32": Job(worker, {}),
+        "Cache features of pairs": Job(encoded + caching, cached | read(IMAGE + SPECTRUM), divides=False),
+        f"Train heads, {EPOCHS} epochs": Job(EPOCHS / rates["Training step, bf16"], heads, HEADS),
+        "Pre-train on images, an epoch": Job(None, trained("MoCo v2") | read(IMAGE), MOCO),
+        "Pre-train on spectra, an epoch": Job(None, trained("autoencoder") | read(SPECTRUM), AUTOENCODER),
+        "Tune both encoders, an epoch": Job(None, tuned | read(IMAGE + SPECTRUM), TUNING),
+    }
 
 
 def on_gpus(count, limits):
-    """Seconds per galaxy on ``count`` GPUs with their share of hosts and drives, and the letter of what binds."""
-    seconds = {
-        name: value / HOST_CORES if name == "H" else value
-        for name, value in limits.items()
-        if count > 1 or name != "C"
-    }
-    binding = max(seconds, key=seconds.get)
-    return seconds[binding] / count, binding
+    """Seconds per galaxy on ``count`` GPUs with their share of drives, and the letter of the largest part.
+
+    Communication and the matrix it makes larger come after the rest of a step, not beside it.
+    """
+    after = sum(limits.get(name, 0.0) for name in "CI")
+    slowest = max(value for name, value in limits.items() if name not in "CI")
+    return (slowest + after) / count, max(limits, key=limits.get)
 
 
 def duration(seconds):
@@ -116,57 +155,69 @@ def duration(seconds):
 def times(found):
     """Time of every job; ``found`` by ``jobs``."""
     rows = []
-    for job, (core, limits) in found.items():
+    for what, job in found.items():
         for name, n in GALAXIES.items():
-            cells = [job, name, duration(n * core) if core else ""]
+            cells = [what, name, duration(n * job.core) if job.core else ""]
             for count in GPUS:
-                seconds, binding = on_gpus(count, limits) if limits else (0, "")
-                cells.append(f"{duration(n * seconds)} {binding}" if limits else "")
+                if job.alone and (count == 1 or job.divides):
+                    seconds, binding = on_gpus(count, job.limits(count))
+                    cells.append(f"{duration(n * seconds)} {binding}")
+                else:
+                    cells.append("")
             rows.append(cells)
-    return markdown_table(["Job", "Galaxies", "One core", *(f"{n} GPU" for n in GPUS)], rows)
+    columns = [f"{count} H100, {'measured pieces' if count == 1 else 'computed'}" for count in GPUS]
+    return markdown_table(["Job", "Galaxies", "One core", *columns], rows)
 
 
 def throughput(found):
     """Galaxies per second of a GPU, limit by limit; ``found`` by ``jobs``."""
+    columns = [*((name, 1) for name in "LGHN"), *((name, count) for name in "CI" for count in GPUS[1:])]
     rows = []
-    for job, (_, limits) in found.items():
-        if limits:
-            per_gpu = {name: 1 / (value / HOST_CORES if name == "H" else value) for name, value in limits.items()}
-            rows.append([job, *(f"{float(f'{per_gpu[n]:.2g}'):,.0f}" if n in per_gpu else "" for n in "GHNC")])
-    return markdown_table(["Galaxies/s and GPU", "G", "H", "N", "C"], rows)
+    for what, job in found.items():
+        if job.alone:
+            limits = {count: job.limits(count) for count in GPUS}
+            seconds = [limits[count].get(name) for name, count in columns]
+            rows.append([what, *(f"{float(f'{1 / value:.2g}'):,.0f}" if value else "" for value in seconds)])
+    heads = [name if count == 1 else f"{name} of {count}" for name, count in columns]
+    return markdown_table(["Galaxies/s and H100", *heads], rows)
 
 
-def on_the_gpu(found, gpu):
-    """What one GPU was measured to do beside what was estimated, galaxies per second; ``found`` by ``jobs``."""
-    encoders, trainings, heads = gpu["encoders_per_s"], gpu["trainings"], gpu["heads_per_s"]
-    tuned = "tune both, two views of spectra"
-    two_views = 3 * (gpu_seconds(RESNET50_FLOP, RESNET50_TRAFFIC) + 2 * gpu_seconds(SPENDER_FLOP, SPENDER_TRAFFIC))
+def arithmetic(gpu):
+    """How much of what the GPU multiplies at best its networks alone make it do."""
+    encoders, trainings = gpu["encoders_per_s"], gpu["trainings"]
+    both = RESNET50_FLOP + 2 * SPENDER_FLOP  # two views of each spectrum
     rows = [
-        ("Embed images", "", encoders["image"]["autocast, channels last"]["per_s"]),
-        ("Embed spectra", "", encoders["spectrum"]["autocast"]["per_s"]),
-        ("Cache features of pairs", gpu["cache_per_s"]["bf16"], None),
-        (f"Train heads, {EPOCHS} epochs", heads["bf16"] / EPOCHS, heads["bf16, the same batch"] / EPOCHS),
-        *(
-            (job, trainings[name]["per_s"], trainings[name]["per_s_same_batch"])
-            for job, name in (
-                ("Pre-train on images, an epoch", "MoCo v2"),
-                ("Pre-train on spectra, an epoch", "autoencoder"),
-                ("Tune both encoders, an epoch", tuned),
-            )
-        ),
+        ("Embed images", RESNET50_FLOP, encoders["image"]["autocast, channels last"]["per_s"]),
+        ("Embed spectra", SPENDER_FLOP, encoders["spectrum"]["autocast"]["per_s"]),
+        ("Train heads, a pair", HEADS_FLOP, gpu["heads_per_s"]["bf16, the same batch"]),
+        ("Pre-train on images", 4 * RESNET50_FLOP, trainings["MoCo v2"]["per_s_same_batch"]),
+        ("Tune both encoders", 3 * both, trainings["tune both, two views of spectra"]["per_s_same_batch"]),
     ]
-    cells = []
-    for job, whole, network in rows:
-        limits = found[job][1] | ({"G": two_views} if job.startswith("Tune") else {})
-        told = [f"{rate:,.0f}" if rate else "" for rate in (whole, network, 1 / limits["G"])]
-        cells.append([f"{job}, two views of each spectrum" if job.startswith("Tune") else job, *told])
-    return markdown_table(["Galaxies/s of an H100, measured", "all in", "network alone", "G of an A100"], cells)
+    cells = [
+        [what, f"{flop / 1e9:.3g}", f"{rate * flop / 1e12:.3g}", f"{rate * flop / gpu['flops']['bf16']:.1%}"]
+        for what, flop, rate in rows
+    ]
+    peak = f"of {gpu['flops']['bf16'] / 1e12:.0f}, a large product's"
+    return markdown_table(["Networks alone, an H100", "GFLOP each", "TFLOP/s", peak], cells)
+
+
+def matrix():
+    """Operations and bytes of InfoNCE on each GPU, beside the heads'."""
+    rows = []
+    for count in GPUS:
+        pairs = BATCH * count
+        of_all = [matrix_flop(BATCH, pairs) / 1e9, BATCH * HEADS_FLOP / 1e9, 1e3 * matrix_seconds(BATCH, pairs)]
+        steps = int(2e5 // pairs) * EPOCHS
+        cells = [f"{count} x {BATCH} = {pairs:,}", *(f"{value:.2g}" for value in of_all)]
+        rows.append([*cells, f"{2 * 4 * BATCH * pairs / 1e6:.0f}", f"{steps:,}"])
+    heads = ["Pairs of a step", "InfoNCE, GFLOP per GPU", "heads, GFLOP per GPU", "InfoNCE, ms, estimated"]
+    heads += ["both matrices, MB per GPU", f"steps in {EPOCHS} epochs of 200 thousand"]
+    return markdown_table(heads, rows)
 
 
 def sizes():
     """Bytes of everything that is kept, in TB."""
-    views = (1 + IMAGE_VIEWS) * 2048 * 2 + (1 + SPECTRUM_VIEWS) * 256 * 2
-    kinds = {"Images": IMAGE, "Spectra and ivar": SPECTRUM, "Cached features": views, "Embeddings": EMBEDDINGS}
+    kinds = {"Images": IMAGE, "Spectra and ivar": SPECTRUM, "Cached features": CACHED, "Embeddings": EMBEDDINGS}
     rows = [
         [what, f"{b / 1e3:.3g}", *(f"{n * b / 1e12:.2g}" for n in GALAXIES.values())] for what, b in kinds.items()
     ]
@@ -195,16 +246,11 @@ def numbers():
     rates = {row["what"]: row["fast"] for row in json.loads((HERE / "results.json").read_text())["rows"]}
     kept = json.loads((HERE / "shards.json").read_text())
     host, workers = kept["host_per_s"], kept["workers"]
-    found = jobs(rates, host, workers["1"]["cpu_ms_per_galaxy"] / 1e3)
     gpu = json.loads((HERE / "gpu.json").read_text())
+    found = jobs(rates, host, workers["1"]["cpu_ms_per_galaxy"] / 1e3, gpu)
     parts = [
-        times(found),
-        throughput(found),
-        on_the_gpu(found, gpu),
-        sizes(),
-        measured(rates, host),
-        shards(workers),
-    ]
+        times(found), throughput(found), arithmetic(gpu), matrix(), sizes(), measured(rates, host), shards(workers)
+    ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 

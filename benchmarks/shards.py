@@ -95,7 +95,7 @@ def host():
         "normalised spectrum": lambda: spectra.normalise(flux, ivar),
         "degraded spectrum": lambda: spectra.normalise(*spectra.degrade(flux, ivar, generator)),
     }
-    return {name: alternate({name: repeat(call)}, 5)[name] for name, call in rates.items()}
+    return {name: statistics.median(alternate({name: repeat(call)}, 5)[name]) for name, call in rates.items()}
 
 
 def main():
