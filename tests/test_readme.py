@@ -139,7 +139,7 @@ def test_the_term_within_spectra_is_weighed_by_the_kept_run():
 
 
 def test_sizes_are_the_kept_ones():
-    kept = json.loads((REPOSITORY / "paper" / "results" / "frozen.json").read_text())["12_ablations"]
+    kept = json.loads((REPOSITORY / "paper" / "results" / "sizes.json").read_text())["12_ablations"]
     for size in ("small towers", "published sizes"):
         found = kept["metrics"]["variants"][f"{size}, from scratch"]
         r2 = " / ".join(f"{found[f'redshift/{side}']['r2']:.2f}" for side in SIDES)
