@@ -80,11 +80,40 @@ def provenance_table(provenance):
 def range_table(narrower):
     """One row per observed range of wavelengths: R2 and errors of redshift."""
     header = ["observed [Å]", "R² of redshift", "median error", "within 0.05"]
-    rows = [
-        [name.replace("-", " to "), with_error(row), f"{row['median_error']:.4f}", f"{row['within_0.05']:.1%}"]
-        for name, row in narrower.items()
-    ]
+    rows = [[name.replace("-", " to "), with_error(row), *_errors(row)] for name, row in narrower.items()]
     return markdown_table(header, rows)
+
+
+def damage_table(damaged, real):
+    """One row per kind of damage: R2 and errors of redshift; then those of ``real`` spectra, if there are any.
+
+    damaged, real : {kind: scores}; a kind that left no real spectrum any bin has empty cells there.
+    """
+    header = ["spectra", "R² of redshift", "median error", "within 0.05"]
+    header += ["real: median error", "within 0.05", "largest error"] if real else []
+    rows = []
+    for name, row in damaged.items():
+        cells = [name, with_error(row), *_errors(row)]
+        if real:
+            cells += [*_errors(real[name]), f"{real[name]['largest_error']:.4f}"] if name in real else [""] * 3
+        rows.append(cells)
+    return markdown_table(header, rows)
+
+
+def costliest_damage(damaged):
+    """A sentence that names the kind of damage with the lowest R2, and that of the whole spectra; "" of nothing."""
+    kinds = {name: row for name, row in damaged.items() if name != "whole"}
+    if not kinds or "whole" not in damaged:
+        return ""
+    worst = min(kinds, key=lambda name: kinds[name]["r2"])
+    return (
+        f'The lowest R², {with_error(kinds[worst])}, is that of "{worst}"; whole spectra have '
+        f"{with_error(damaged['whole'])}."
+    )
+
+
+def _errors(row):
+    return [f"{row['median_error']:.4f}", f"{row['within_0.05']:.1%}"]
 
 
 def ablation_table(variants):

@@ -9,6 +9,7 @@ import sys
 import nbformat
 import pytest
 
+from astroclip_nb.galaxies import robustness
 from astroclip_nb.paths import NOTEBOOKS, PROFILES, REPORT_NOTEBOOK, RunFolder
 from astroclip_nb.report import read_metrics, write_report
 from astroclip_nb.run import execute, load_profile, ordered_notebooks, parameters_for, run_notebooks
@@ -80,6 +81,10 @@ def test_real_spectra_go_through_the_towers(smoke, shared_data):
     assert found["n"] == 6
     assert found["galaxies"]["39633345008634465"]["catalogue"] == pytest.approx(0.36874, abs=1e-4)
     assert found["noisier"]["3"]["spectra"] >= 5, "five are smoothed, and have signal to noise enough at any level"
+    whole = {name: found[name] for name in ("median_error", "largest_error", "within_0.05")}
+    assert found["damaged_real"].pop("whole") == whole and whole not in found["damaged_real"].values()
+    assert found["damaged"].pop("whole") == found["narrower"]["3600-9824"]
+    assert set(found["damaged"]) == set(found["damaged_real"]) == set(robustness.DAMAGES) - {"whole"}
     assert found["noisier"]["1"]["spectra"] == 6 and 0 <= found["noisier"]["1"]["within_0.05"] <= 1
     assert (smoke.figures / "real_galaxies.png").exists() and (smoke.figures / "real_galaxies_noise.png").exists()
 
@@ -93,7 +98,9 @@ def test_the_report_takes_real_spectra_of_which_some_redshifts_are_unknown(smoke
     execute(ordered_notebooks()["08"], smoke, parameters, progress=False)
     found = read_metrics(smoke)["08_real_galaxies"]["metrics"]
     assert found["n"] == 6 and found["n_with_redshift"] == 5 and found["largest_error"] >= found["median_error"]
-    assert f"the largest error is {found['largest_error']:.3f}" in write_report(smoke, progress=False).read_text()
+    html = write_report(smoke, progress=False).read_text()
+    assert f"the largest error is {found['largest_error']:.3f}" in html
+    assert f"{found['damaged_real']['smoothed to R = 1500']['largest_error']:.4f}" in html
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)

@@ -138,6 +138,19 @@ def test_tables_put_every_number_in_its_own_row():
     ]
 
 
+def test_damaged_spectra_stand_beside_the_real_ones_and_the_worst_is_named():
+    errors = {"median_error": 0.01, "largest_error": 0.2, "within_0.05": 0.5}
+    damaged = {name: score(r2) | errors for name, r2 in (("whole", 0.9), ("tilted", 0.8), ("smoothed", 0.85))}
+    header, _, *rows = tables.damage_table(damaged, {}).splitlines()
+    assert "real" not in header and rows[1] == "| tilted | 0.80 ± 0.01 | 0.0100 | 50.0% |"
+    _, _, *rows = tables.damage_table(damaged, {"whole": errors, "smoothed": errors}).splitlines()
+    assert rows[1] == "| tilted | 0.80 ± 0.01 | 0.0100 | 50.0% |  |  |  |"
+    assert rows[2] == "| smoothed | 0.85 ± 0.01 | 0.0100 | 50.0% | 0.0100 | 50.0% | 0.2000 |"
+    told = 'The lowest R², 0.80 ± 0.01, is that of "tilted"; whole spectra have 0.90 ± 0.01.'
+    assert tables.costliest_damage(damaged) == told
+    assert tables.costliest_damage({"whole": score(0.9)}) == tables.costliest_damage({}) == ""
+
+
 @pytest.mark.parametrize("baseline", ["untrained", "base"])
 def test_a_head_on_an_untrained_tower_never_stands_beside_the_published_one(baseline):
     ours = {"image": {"top-1": 0.01, "10 %": 0.45}}

@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
+import torch
 
 from astroclip_nb.errors import InputError
-from astroclip_nb.galaxies import robustness
+from astroclip_nb.galaxies import properties, robustness, simulate, spectra, surveys
+from astroclip_nb.galaxies.checkpoints import load_encoder
+from astroclip_nb.galaxies.inference import fast
 from astroclip_nb.galaxies.pairs import WAVELENGTH
+from astroclip_nb.paths import SHIPPED_WEIGHTS
 
 
 def test_errors_with_noise_against_a_redshift_that_is_the_mean_flux():
@@ -62,3 +66,154 @@ def test_scores_by_range_of_a_redshift_that_stands_in_its_bins():
     assert found["5001-5999"]["r2"] == pytest.approx(1) and found["5001-5999"]["largest_error"] < 1e-6
     blind = np.abs(0.3 - redshift) / (1 + redshift)
     assert found["7000-8000"]["median_error"] == pytest.approx(np.median(blind)) and found["7000-8000"]["r2"] < 0.01
+
+
+def damaged(name, flux, ivar, seed=0):
+    return robustness.DAMAGES[name](flux, ivar, np.random.default_rng(seed))
+
+
+def flat(n, ivar=4.0):
+    """Spectra of flux 3 and standard deviation 0.5, of which bins 100 to 199 are masked."""
+    known = np.full((n, 7781), ivar, np.float32)
+    known[:, 100:200] = 0
+    return np.full((n, 7781), 3, np.float32), known
+
+
+@pytest.mark.parametrize("name", robustness.DAMAGES)
+def test_no_damage_tells_what_was_masked_or_changes_what_it_was_given(name):
+    """What stands in masked bins reaches no other, and they stay masked, but where pixels of SDSS end within."""
+    flux, ivar = flat(3)
+    flux[:, 100:200] = 1e6
+    before = flux.copy(), ivar.copy()
+    found, weight = damaged(name, flux, ivar)
+    np.testing.assert_array_equal([flux, ivar], before)
+    assert found.shape == weight.shape == flux.shape
+    assert np.all(weight[:, 101:199] == 0) and np.isfinite(found).all()
+    assert np.abs(found[weight > 0]).max() < 20
+
+
+@pytest.mark.parametrize("arm, first, last", [("b", 3600, 5780), ("r", 5780, 7569), ("z", 7570, 9824)])
+def test_a_missing_arm_is_the_range_of_its_wavelengths(arm, first, last):
+    flux, ivar = flat(2)
+    _, weight = damaged(f"without the {arm} arm", flux, ivar)
+    inside = (WAVELENGTH >= first) & (WAVELENGTH < last)
+    assert not weight[:, inside].any() and (weight[:, ~inside] == ivar[:, ~inside]).mean() > 0.999
+
+
+def test_a_third_is_masked_in_ranges_of_its_own_in_each_spectrum():
+    ivar = np.ones((50, 7781), np.float32)
+    _, weight = damaged("a third of the bins masked, in ranges", ivar, ivar)
+    np.testing.assert_allclose((weight == 0).mean(1), 1 / 3, atol=0.001)
+    edges = np.abs(np.diff(weight, axis=1)).sum(1)
+    assert edges.max() <= 20 and len(np.unique(weight, axis=0)) == 50
+    assert 0.1 < (weight == 0).mean(0).min() and (weight == 0).mean(0).max() < 0.6
+
+
+def test_a_tilt_keeps_the_signal_to_noise():
+    flux, ivar = flat(100)
+    found, weight = damaged("calibration tilted, 20 % off at either end", flux, ivar)
+    ends = found[:, [0, -1]] / 3
+    np.testing.assert_allclose(np.sort(ends, axis=1), [[0.8, 1.2]] * 100)
+    np.testing.assert_allclose(found[:, 3890], 3, atol=1e-3)
+    assert 30 < (ends[:, 0] < 1).sum() < 70
+    np.testing.assert_allclose(found**2 * weight, flux**2 * ivar, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, correlation",
+    [
+        ("half the signal to noise, by white noise", [0] * 7),
+        ("half the signal to noise, by noise correlated over 4 Å", [0.8, 0.6, 0.4, 0.2, 0, 0, 0]),
+    ],
+)
+def test_added_noise_halves_the_signal_to_noise_and_is_correlated_as_told(name, correlation):
+    flux, ivar = flat(50)
+    found, weight = damaged(name, flux, ivar)
+    signal = spectra.signal_to_noise(torch.from_numpy(found), torch.from_numpy(weight))
+    np.testing.assert_allclose(signal, 3, atol=0.1)  # 6 before
+    added = (found - flux)[:, 200:]
+    assert np.std(added) == pytest.approx(0.5 * np.sqrt(3), rel=0.01)
+    ratio = [np.mean(added[:, lag:] * added[:, :-lag]) / np.mean(added**2) for lag in range(1, 8)]
+    np.testing.assert_allclose(ratio, correlation, atol=0.015)
+
+
+def test_outliers_are_one_in_a_hundred_and_twenty_sigma_off():
+    flux, ivar = flat(50)
+    found, weight = damaged("1 % of the bins 20 σ off, unmasked", flux, ivar)
+    off = (found - flux)[ivar > 0]
+    assert set(off) == {-10, 0, 10} and np.mean(off != 0) == pytest.approx(0.01, rel=0.1)
+    assert np.mean(off) == pytest.approx(0, abs=0.01) and weight is ivar
+
+
+@pytest.mark.parametrize("k", [500, 4000, 7500])
+def test_pixels_of_sdss_against_averages_over_fine_steps(k):
+    """Every bin in 1,000 steps: averaged in pixels of 0.0001 in log10, and those in bin k again."""
+    flux = np.random.default_rng(1).normal(size=(2, 7781))
+    found, weight = damaged("in the pixels of SDSS, 69 km/s, and back", flux, np.ones_like(flux))
+    assert (weight > 0).mean() > 0.999
+    bins = np.repeat(np.arange(17), 1000)
+    wavelength = WAVELENGTH[k] + 0.8 * ((np.arange(17000) + 0.5) / 1000 - 8.5)
+    pixel = np.rint(1e4 * np.log10(wavelength)).astype(int)
+    share = np.histogram2d(pixel, bins, [np.arange(pixel[0], pixel[-1] + 2), np.arange(18)])[0]
+    share /= share.sum(1, keepdims=True)
+    back = share[:, 8] * np.bincount(pixel - pixel[0]) / 1000
+    np.testing.assert_allclose(found[:, k], flux[:, k - 8 : k + 9] @ share.T @ back, atol=0.005)
+    # Pixels are taken for independent, which neighbours that share a bin are not quite.
+    assert weight[0, k] == pytest.approx(1 / (back**2 @ (share**2).sum(1)), rel=0.01)
+
+
+@pytest.mark.parametrize("line", [4000, 6500, 9500])
+def test_smoothed_lines_have_the_width_of_a_lower_resolution(line):
+    sigma = 0.70  # A, of DESI
+    flux = np.exp(-0.5 * ((WAVELENGTH - line) / sigma) ** 2)[None] * 10
+    found, weight = damaged("smoothed to R = 1500", flux, np.ones_like(flux))
+    assert found.sum() == pytest.approx(flux.sum(), rel=0.01)
+    centre = np.average(WAVELENGTH, weights=found[0])
+    spread = np.sqrt(np.average((WAVELENGTH - line) ** 2, weights=found[0]))
+    assert centre == pytest.approx(line, abs=0.05)
+    assert line / (2.3548 * spread) == pytest.approx(1500, rel=0.02)
+    # The variance of a mean of independent bins: the sum of squares of a Gaussian's weights.
+    width = np.sqrt(spread**2 - sigma**2) / 0.8
+    assert weight[0, np.searchsorted(WAVELENGTH, line)] == pytest.approx(2 * np.sqrt(np.pi) * width, rel=0.03)
+
+
+def test_predictions_of_damaged_spectra_leave_out_what_has_no_bin_left():
+    """Redshifts that stand in the flux of the z arm; elsewhere is 0.3."""
+    redshift = np.append(np.linspace(0.1, 0.5, 20), np.nan)
+    flux = np.where(WAVELENGTH >= 7570, redshift[:, None], 0.3)
+    ivar = np.where(WAVELENGTH >= 7570, np.ones((21, 1)), 0)
+    ivar[:5] = 1
+
+    def predict(flux, ivar):
+        return np.ma.masked_array(flux, ivar == 0).mean(1).filled(np.nan)
+
+    found = robustness.predict_damaged(flux, ivar, redshift, predict)
+    assert list(found) == list(robustness.DAMAGES)
+    counts = {name: len(true) for name, (true, _) in found.items()}
+    assert counts.pop("without the z arm") == 5 and set(counts.values()) == {20}
+    true, predicted = found["without the z arm"]
+    np.testing.assert_allclose(predicted, 0.3)
+    np.testing.assert_array_equal(true, redshift[:5])
+    np.testing.assert_allclose(found["without the b arm"][1][5:], redshift[5:20])
+
+    ivar[:5, WAVELENGTH < 7570] = 0
+    assert "without the z arm" not in robustness.predict_damaged(flux, ivar, redshift, predict)
+
+
+def test_the_shipped_encoder_finds_redshifts_of_real_spectra(shared_data):
+    """Trained on simulations alone, among 600 others of which it tells the redshifts of DESI's galaxies."""
+    real = surveys.read_files(
+        [shared_data / "desihigh-bgs-spectra.fits", shared_data / "coadd-4-80613-thru20210324.fits"],
+        [shared_data / "desihigh-bgs-zbest.fits", shared_data / "redrock-4-80613-thru20210324.fits"],
+    )
+    simulated = simulate.simulate_spectra(600, seed=3)
+    encoder = fast(load_encoder(SHIPPED_WEIGHTS / "spectrum.pt"))
+
+    def features(part):
+        flux, ivar = (torch.from_numpy(part[name]) for name in ("spectrum", "ivar"))
+        with torch.inference_mode():
+            return torch.cat([encoder(some) for some in spectra.normalise(flux, ivar).split(200)]).numpy()
+
+    predicted = properties.knn_predict(features(simulated), simulated["redshift"], features(real), 8)
+    error = robustness.redshift_errors(real["redshift"], predicted)
+    assert len(error) == 6 and np.median(error) <= 0.02 and (error <= 0.05).sum() >= 5

@@ -1,10 +1,14 @@
-"""Redshifts of spectra that are worse than those at hand: noisier, or seen over less of their wavelengths."""
+"""Redshifts of spectra that are worse than those at hand: noisier, seen over less of their wavelengths, damaged."""
 
 import numpy as np
 
 from ..errors import InputError
 from .pairs import WAVELENGTH
 from .properties import labelled, scores
+from .resampling import STEP, overlap, resample
+
+DESI_FWHM = 1.65  # A, of a line that has no width of its own; much the same from 3600 to 9824 A
+LOW_RESOLUTION = 1500  # wavelength over FWHM; about that of SDSS in the blue
 
 
 def errors_with_noise(flux, ivar, redshift, predict, levels, draws=8, seed=0):
@@ -30,7 +34,7 @@ def errors_with_noise(flux, ivar, redshift, predict, levels, draws=8, seed=0):
             noisy = spectra.with_noise(flux[chosen], ivar[chosen], level, generator)
             signal.append(spectra.signal_to_noise(*noisy)[:, 0].numpy())
             predicted = predict(*(array.numpy() for array in noisy))
-            error.append(np.abs(predicted - redshift[chosen]) / (1 + redshift[chosen]))
+            error.append(redshift_errors(redshift[chosen], predicted))
         if signal:
             found[level] = np.concatenate(signal), np.concatenate(error)
     return found
@@ -49,17 +53,50 @@ def scores_by_range(flux, ivar, redshift, predict, ranges):
         seen = (WAVELENGTH >= first) & (WAVELENGTH <= last)
         if not seen.any():
             raise InputError(f"ranges holds {limits}, expected [first, last] in 3600 to 9824 A.")
-        known = labelled(redshift) & (ivar[:, seen] > 0).any(1)
+        cut = np.where(seen, ivar, 0)
+        known = _known(flux, cut, redshift)
         if known.sum() < 2:
             raise InputError(
                 f"ranges: {known.sum()} of {len(redshift)} spectra have a redshift and valid bins in {limits} A; "
                 "leave that range out."
             )
-        predicted = predict(flux[known], np.where(seen, ivar[known], 0))
-        error = np.abs(predicted - redshift[known]) / (1 + redshift[known])
-        score = scores(redshift[known], predicted, "redshift")
-        found[f"{first:g}-{last:g}"] = {name: score[name] for name in ("r2", "r2_error")} | error_summary(error)
+        found[f"{first:g}-{last:g}"] = redshift_scores(redshift[known], predict(flux[known], cut[known]))
     return found
+
+
+def predict_damaged(flux, ivar, redshift, predict, seed=0):
+    """Redshifts of spectra under each of `DAMAGES`: {its name: (true, predicted)}, each (n,).
+
+    flux, ivar (N, 7781); redshift (N,), NaN where unknown; predict(flux, ivar) gives redshifts. Spectra of which a
+    damage leaves no bin are left out, as is a damage that leaves none of them.
+
+    The views of training (`spectra.degrade`) have missing arms, masked ranges (at most 23 % of the bins), tilts of
+    some 15 % and white noise; correlated noise, unmasked outliers, other pixels and a lower resolution they never
+    have.
+    """
+    found = {}
+    for name, damage in DAMAGES.items():
+        worse = damage(flux, ivar, np.random.default_rng(seed))
+        known = _known(*worse, redshift)
+        if known.any():
+            found[name] = redshift[known], predict(*(array[known] for array in worse))
+    return found
+
+
+def _known(flux, ivar, redshift):
+    """Which spectra have a redshift and a valid bin, (N,) bool."""
+    return labelled(redshift) & (np.isfinite(flux) & (ivar > 0)).any(1)
+
+
+def redshift_errors(true, predicted):
+    """|dz| / (1 + z), (N,)."""
+    return np.abs(predicted - true) / (1 + true)
+
+
+def redshift_scores(true, predicted):
+    """r2, r2_error and `error_summary` of redshifts (N,); N of at least 2."""
+    score = scores(true, predicted, "redshift")
+    return {name: score[name] for name in ("r2", "r2_error")} | error_summary(redshift_errors(true, predicted))
 
 
 def error_summary(error):
@@ -71,3 +108,116 @@ def error_summary(error):
         "largest_error": float(error.max()),
         "within_0.05": float(np.mean(error <= 0.05)),
     }
+
+
+def undamaged(flux, ivar, rng):
+    """As it is."""
+    return flux, ivar
+
+
+def without_arm(arm):
+    """The damage of a spectrograph whose b, r or z ``arm`` (0, 1, 2) was off."""
+
+    def damage(flux, ivar, rng):
+        from .spectra import ARM_EDGES
+
+        arms = np.searchsorted(ARM_EDGES, np.arange(flux.shape[1]), side="right")
+        return flux, np.where(arms == arm, 0, ivar)
+
+    return damage
+
+
+def third_masked(flux, ivar, rng):
+    """Ten of thirty equal ranges, of 207 A each, masked; others in every spectrum."""
+    n, length = flux.shape
+    masked = rng.permuted(np.tile(np.arange(30) < 10, (n, 1)), axis=1)
+    return flux, np.where(masked[:, np.arange(length) * 30 // length], 0, ivar)
+
+
+def tilted(flux, ivar, rng):
+    """Calibrated 20 % too high at one end and 20 % too low at the other, either way."""
+    gain = 1 + 0.2 * rng.choice([-1, 1], (len(flux), 1)) * np.linspace(-1, 1, flux.shape[1])
+    return flux * gain, ivar / gain**2
+
+
+def half_signal_white(flux, ivar, rng):
+    """Independent noise in every bin, until its standard deviation is twice what it was."""
+    return _twice_the_noise(flux, ivar, rng.standard_normal(flux.shape, np.float32))
+
+
+def half_signal_correlated(flux, ivar, rng):
+    """As much noise, a running mean over five bins (4 A), as left by resampling from coarser pixels."""
+    n, length = flux.shape
+    total = rng.standard_normal((n, length + 5), np.float32).cumsum(1, np.float64)
+    return _twice_the_noise(flux, ivar, (total[:, 5:] - total[:, :-5]) / 5**0.5)
+
+
+def _twice_the_noise(flux, ivar, noise):
+    return flux + 3**0.5 * noise * _sigma(ivar), ivar / 4
+
+
+def outliers(flux, ivar, rng):
+    """Sky residuals and cosmic rays that no mask tells: 1 % of the bins 20 standard deviations too high or low."""
+    drawn = rng.random(flux.shape, np.float32)
+    off = (drawn < 0.005).astype(np.float32) - (drawn >= 0.995)
+    return flux + 20 * off * _sigma(ivar), ivar
+
+
+def _sigma(ivar):
+    """Standard deviations (N, L), 0 in masked bins."""
+    return np.sqrt(np.divide(1, ivar, out=np.zeros_like(ivar), where=ivar > 0))
+
+
+def through_sdss_pixels(flux, ivar, rng):
+    """Rebinned to the pixels of SDSS, 0.0001 in log10 of wavelength (69 km/s), and from these by `resample`."""
+    first, last = np.log10(WAVELENGTH[[0, -1]])
+    pixels = np.arange(np.ceil(1e4 * first), np.floor(1e4 * last) + 1)
+    bins = np.append(WAVELENGTH, WAVELENGTH[-1] + STEP) - STEP / 2
+    shared = overlap(bins, 10 ** (1e-4 * (np.append(pixels, pixels[-1] + 1) - 0.5)))
+    return resample(10 ** (1e-4 * pixels), *_weighted_mean(shared, flux, ivar))
+
+
+def smoothed(flux, ivar, rng):
+    """Smoothed by a Gaussian from the resolution of DESI to `LOW_RESOLUTION`, the noise with it."""
+    from scipy import sparse
+
+    fwhm = np.sqrt((WAVELENGTH / LOW_RESOLUTION) ** 2 - DESI_FWHM**2)
+    sigma = fwhm / (2 * np.sqrt(2 * np.log(2))) / STEP  # bins, at most 3.4
+    length, reach = len(sigma), np.arange(-15, 16)
+    row = np.repeat(np.arange(length), len(reach))
+    column = row + np.tile(reach, length)
+    inside = (column >= 0) & (column < length)
+    weight = np.exp(-0.5 * (reach / sigma[:, None]) ** 2).ravel()
+    kernel = sparse.csr_matrix((weight[inside], (row[inside], column[inside])), (length, length))
+    flux, smooth_ivar = _weighted_mean(kernel, flux, ivar)
+    return flux, np.where(ivar > 0, smooth_ivar, 0)
+
+
+def _weighted_mean(weight, flux, ivar):
+    """Means over the valid bins of spectra (N, L), by a sparse weight (M, L), and their ivar: both (N, M).
+
+    Correlations between neighbours are not kept; where valid bins have less than half of the weight, both are 0.
+    """
+    good = np.isfinite(flux) & (ivar > 0)
+    variance = np.divide(1, ivar, out=np.zeros(ivar.shape), where=good)
+    total = (weight @ good.T.astype(float)).T
+    known = total >= np.asarray(weight.sum(1)).ravel() / 2
+    mean = np.divide((weight @ np.where(good, flux, 0).T).T, total, out=np.zeros_like(total), where=known)
+    spread = (weight.power(2) @ variance.T).T
+    return mean, np.divide(total**2, spread, out=np.zeros_like(total), where=known)
+
+
+# What happens to real spectra, as functions (flux, ivar, rng) of spectra (N, 7781) that return both anew.
+DAMAGES = {
+    "whole": undamaged,
+    "without the b arm": without_arm(0),
+    "without the r arm": without_arm(1),
+    "without the z arm": without_arm(2),
+    "a third of the bins masked, in ranges": third_masked,
+    "calibration tilted, 20 % off at either end": tilted,
+    "half the signal to noise, by white noise": half_signal_white,
+    "half the signal to noise, by noise correlated over 4 Å": half_signal_correlated,
+    "1 % of the bins 20 σ off, unmasked": outliers,
+    "in the pixels of SDSS, 69 km/s, and back": through_sdss_pixels,
+    "smoothed to R = 1500": smoothed,
+}
