@@ -70,9 +70,8 @@ def predict_damaged(flux, ivar, redshift, predict, seed=0):
     flux, ivar (N, 7781); redshift (N,), NaN where unknown; predict(flux, ivar) gives redshifts. Spectra of which a
     damage leaves no bin are left out, as is a damage that leaves none of them.
 
-    The views of training (`spectra.degrade`) have missing arms, masked ranges (at most 23 % of the bins), tilts of
-    some 15 % and white noise; correlated noise, unmasked outliers, other pixels and a lower resolution they never
-    have.
+    The views of training (`spectra.degrade`) have missing arms, masked ranges, tilts of some 15 %, noise, also
+    correlated, and unmasked outliers; other pixels and a lower resolution they never have.
     """
     found = {}
     for name, damage in DAMAGES.items():

@@ -5,6 +5,7 @@ is masked or was never observed.
 """
 
 import torch
+import torch.nn.functional as F
 
 from ..device import noise
 
@@ -86,12 +87,16 @@ def degrade(spectrum, ivar, generator):
 
     The noise that it has already stays, the same in every view.
 
-    More noise (half of them, at most until the mean signal is one sigma: in a survey noise goes with distance, and
-    a tower that never saw a near galaxy through clouds would take it for a far one); a smooth calibration error of
-    some 15 %; steps between the arms of 2 %, and of 12 % in every other spectrum, as where an arm's fibre or flux
-    standard was off; up to three masked ranges of up to 480 A; in one of ten a whole arm missing; and in one of
-    four both ends, as of another spectrograph, up to 4500 A and from 8200 A on. Real spectra have all of these, and
-    towers trained without them trip over the first.
+    - More noise: half of them, at most until the mean signal is one sigma (in a survey noise goes with distance, and a
+      tower that never saw a near galaxy through clouds would take it for a far one); in half of these correlated
+      over a few bins, as coarser pixels and sky subtraction leave it.
+    - In one of four, up to 1 % of the bins 5 to 30 sigma off: cosmic rays and sky residuals that no mask has.
+    - A smooth calibration error of some 15 %, and steps between the arms of 2 %, in every other spectrum of 12 %, as
+      where an arm's fibre or flux standard was off.
+    - Up to five masked ranges of up to 480 A; in one of five a whole arm missing; in one of four both ends, as of
+      another spectrograph, up to 4500 A and from 8200 A on.
+
+    Real spectra have all of these, and towers trained without them trip over the first.
     """
     n, length = spectrum.shape
     device = spectrum.device  # the generator is one of the CPU
@@ -105,7 +110,12 @@ def degrade(spectrum, ivar, generator):
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt()
     signal = signal_to_noise(spectrum, ivar).clamp(min=1)
     more = torch.where(uniform(1) < 0.5, signal ** uniform(1), 1.0)  # factor on sigma
-    flux = spectrum.float() + noise((n, length), device, generator) * sigma * (more.square() - 1).sqrt()
+    added = noise((n, length), device, generator)
+    width = 3 + 2 * int(3 * torch.rand((), generator=generator))
+    smoothed = F.avg_pool1d(added[:, None], width, 1, width // 2)[:, 0] * width**0.5  # of the same variance
+    added = torch.where(uniform(1) < 0.5, smoothed, added)
+    flux = spectrum.float() + added * sigma * (more.square() - 1).sqrt()
+    flux = flux + more * sigma * _spikes(uniform, length)
 
     x = torch.linspace(-1, 1, length, device=device)
     bins = torch.arange(length, device=device)
@@ -115,12 +125,24 @@ def degrade(spectrum, ivar, generator):
     gain = (gain + step[:, arm]).clamp(min=0.2)
 
     kept = torch.ones(n, length, dtype=torch.bool, device=device)
-    for used in uniform(3).T < 0.3:
+    for used in uniform(5).T < 0.35:
         start, width = (uniform(1) * length).long(), (20 + 580 * uniform(1)).long()
         kept &= ~(used[:, None] & (bins >= start) & (bins < start + width))
-    missing_arm = torch.where(uniform(1) < 0.1, (3 * uniform(1)).long(), -1)
+    missing_arm = torch.where(uniform(1) < 0.2, (3 * uniform(1)).long(), -1)
     kept &= arm != missing_arm
     narrow = uniform(1) < 0.25
     kept &= bins >= narrow * uniform(1) * NARROWEST[0]
     kept &= bins < length - narrow * uniform(1) * (length - NARROWEST[1])
     return flux * gain, torch.where(kept, ivar.float() / (more * gain).square(), 0.0)
+
+
+def _spikes(uniform, length):
+    """Up to 1 % of the bins of one of four spectra 5 to 30 up or down, the others 0: (N, length).
+
+    uniform(k) : random numbers from 0 to 1, (N, k).
+    """
+    most = length // 100
+    hit = (uniform(1) < 0.25) & (uniform(most) < uniform(1))
+    height = (5 + 25 * uniform(most)) * torch.where(uniform(most) < 0.5, -1, 1)
+    place = (length * uniform(most)).long().clamp(max=length - 1)
+    return torch.zeros(len(place), length, device=place.device).scatter_(1, place, torch.where(hit, height, 0.0))
