@@ -87,12 +87,12 @@ def degrade(spectrum, ivar, generator):
 
     The noise that it has already stays, the same in every view.
 
-    - More noise: half of them, at most until the mean signal is one sigma (in a survey noise goes with distance, and a
-      tower that never saw a near galaxy through clouds would take it for a far one); in half of these correlated
-      over a few bins, as coarser pixels and sky subtraction leave it.
+    - More noise: half of them, at most until the mean signal is one sigma (in a survey noise goes with distance,
+      and a tower that never saw a near galaxy through clouds would take it for a far one); in half of these
+      correlated over a few bins, as coarser pixels and sky subtraction leave it.
     - In one of four, up to 1 % of the bins 5 to 30 sigma off: cosmic rays and sky residuals that no mask has.
-    - A smooth calibration error of some 15 %, and steps between the arms of 2 %, in every other spectrum of 12 %, as
-      where an arm's fibre or flux standard was off.
+    - A smooth calibration error of some 15 %, and steps between the arms of 2 %, in every other spectrum of 12 %,
+      as where an arm's fibre or flux standard was off.
     - Up to five masked ranges of up to 480 A; in one of five a whole arm missing; in one of four both ends, as of
       another spectrograph, up to 4500 A and from 8200 A on.
 
