@@ -205,9 +205,10 @@ def few_shot(result, quantity):
     figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 3.0), layout="constrained")
     lowest = 0.0
     for k, (side, models) in enumerate(result["r2"].items()):
-        for (model, r2), style in zip(models.items(), ("-", "--"), strict=True):
+        for model, r2 in models.items():
             mean, deviation = r2.mean(1), r2.std(1)
-            colour, name = modality_colour(side, k), {"knn": "k-NN", "mlp": "network"}.get(model, model)
+            colour = modality_colour(side, k)
+            name, style = {"knn": ("k-NN", "-"), "mlp": ("network", "--")}[model]
             marker = MARKERS[k % len(MARKERS)]
             axis.plot(result["counts"], mean, style, marker=marker, ms=4, color=colour, label=f"{side}, {name}")
             axis.fill_between(result["counts"], mean - deviation, mean + deviation, color=colour, alpha=0.15, lw=0)
