@@ -166,8 +166,8 @@ def few_shot(
     """R2 on the test split against the number of labels, by k-NN and by a small network (64 hidden units).
 
     Each seed shuffles the labelled training galaxies once, so its label sets are nested; the last count is
-    all of them. Of k-NN the number of neighbours, at most ``k``, is chosen among the labels at hand. A network has
-    no distances to follow from one modality to the other, so across there is k-NN alone.
+    all of them. Of k-NN the number of neighbours, at most ``k``, is chosen among the labels at hand. Across, images
+    ask labelled spectra, by k-NN alone.
     Returns dict: ``counts`` (C,), ``seeds`` (S,), ``r2``: side -> "knn" or "mlp" -> (C, S).
     """
     from tqdm import tqdm
