@@ -252,6 +252,40 @@ def cluster_spectra(labels, spectra, redshift, ivar=None, per_group=300, most=12
     return figure
 
 
+def outliers(spectra, isolation, redshift, targetid, broad_line=None, ivar=None, most=8):
+    """The most isolated spectra, the first at the top left, framed where they have broad lines.
+
+    isolation : (N,) from `structure.outliers`; redshift (N,), NaN where unknown; targetid (N,); broad_line (N,)
+    bool, or None if nobody knows.
+    """
+    rows = np.argsort(-isolation, kind="stable")[:most]
+    n_rows = -(-len(rows) // 2)
+    size = {"figsize": (PAGE_WIDTH, 1.3 * n_rows + 0.5), "layout": "constrained"}
+    figure, axes = plt.subplots(n_rows, 2, squeeze=False, **size)
+    flux, noise = spectra(rows), None if ivar is None else ivar(rows)
+    for axis in axes.flat[len(rows) :]:
+        axis.remove()
+    for k, (axis, row) in enumerate(zip(axes.flat, rows, strict=False)):
+        z = redshift[row] if np.isfinite(redshift[row]) else None
+        draw_spectrum(axis, flux[k], None if noise is None else noise[k], z, spacing=0.05)
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + 0.35 * (high - low))  # room for what it is
+        text = f"{targetid[row]}, $z$ {'unknown' if z is None else f'{z:.3f}'}"
+        if broad_line is not None and broad_line[row]:
+            text += ", broad lines"
+            axis.spines[:].set(visible=True, color=COLOURS["spectrum"], linewidth=1.8)
+        axis.text(0.985, 0.94, text, size=SMALL, ha="right", va="top", transform=axis.transAxes)
+        axis.tick_params(labelbottom=k >= len(rows) - 2)
+        if k >= len(rows) - 2:
+            axis.set_xlabel(WAVELENGTH_LABEL)
+    title = f"The most isolated {len(rows)} of {len(isolation):,} spectra"
+    if broad_line is not None:
+        title += f": {np.sum(broad_line[rows])} with broad lines (framed), {np.sum(broad_line):,} among all"
+    figure.suptitle(title, x=0.01, ha="left")
+    figure.supylabel(FLUX_LABEL, size=9)
+    return figure
+
+
 def real_galaxies(spectra, redshift, predicted, nearest, images, names, ivar=None):
     """Real spectra put through a model trained on simulated ones (or others): what it makes of each.
 
