@@ -33,6 +33,11 @@ def test_clusters_are_numbered_by_size_whatever_they_were_called():
     np.testing.assert_array_equal(structure.by_size(np.full(3, -1)), np.full(3, -1))
 
 
+def test_clusters_and_noise_are_counted():
+    assert structure.cluster_counts(np.array([0, 0, 2, -1])) == {"clusters": 2, "noise": 0.25}
+    assert structure.cluster_counts(np.full(3, -1)) == {"clusters": 0, "noise": 1}
+
+
 def test_no_number_of_clusters_to_try_is_refused(blobs):
     with pytest.raises(InputError, match="give most_clusters of at least 2"):
         structure.kmeans_sweep(blobs[0], range(2, 2))

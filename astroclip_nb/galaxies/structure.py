@@ -9,6 +9,8 @@ from ..errors import InputError
 from ..paths import replacing
 from ..retrieval import nearest, unit
 
+ORIGINAL_EPS = 0.20  # DBSCAN's radius in the report that this package reimplements, in units of its UMAP plane
+
 
 def umap_2d(x, seed=0):
     """UMAP of ``x`` (N, D) by cosine; (N, 2) float32. The seed makes it repeat bit for bit on one machine."""
@@ -49,11 +51,16 @@ def core_distance(xy, min_samples=5, core_share=0.98):
     return max(float(np.quantile(distance[:, -1], core_share, method="inverted_cdf")), 1e-6)  # DBSCAN takes no 0
 
 
-def dbscan(xy, eps=0.20, min_samples=5):
+def dbscan(xy, eps=ORIGINAL_EPS, min_samples=5):
     """Density clusters of a map ``xy`` (N, 2): labels (N,), numbered by size, -1 for noise."""
     from sklearn.cluster import DBSCAN
 
     return by_size(DBSCAN(eps=eps, min_samples=min_samples).fit_predict(xy))
+
+
+def cluster_counts(labels):
+    """How many clusters there are in DBSCAN's labels (N,), and the share of noise (-1): a dict of plain numbers."""
+    return {"clusters": len(np.unique(labels[labels >= 0])), "noise": float(np.mean(labels == -1))}
 
 
 def small_islands(labels, largest_share=0.05):
