@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
+from astroclip_nb.embeddings import Embeddings
 from astroclip_nb.galaxies import densities, properties
 from astroclip_nb.retrieval import nearest
 
@@ -26,6 +27,17 @@ def test_density_against_integration(mixture):
     np.testing.assert_allclose(mixture.pit(true), pit, atol=1e-3)
     crps = np.trapezoid((below - (grid >= true[:, None])) ** 2, grid)
     np.testing.assert_allclose(mixture.crps(true), crps, atol=2e-5)
+
+
+def test_a_wider_density_has_the_same_mean_and_more_scatter(mixture):
+    wide = mixture.widened(1.5).widened(2)
+    assert wide.factor == 3
+    grid = np.linspace(-3, 3, 60_001)
+    for narrow, broad in zip(mixture.pdf(grid), wide.pdf(grid), strict=True):
+        mean = np.trapezoid(narrow * grid, grid)
+        assert np.trapezoid(broad * grid, grid) == pytest.approx(mean)
+        variances = [np.trapezoid(pdf * (grid - mean) ** 2, grid) for pdf in (narrow, broad)]
+        assert variances[1] == pytest.approx(9 * variances[0])
 
 
 def test_density_keeps_the_neighbours_mean_and_variance():
@@ -95,12 +107,38 @@ def test_redshift_densities(aligned):
     assert len(true) == 400 and found["cross-modal"].centre.shape == (400, 20)
 
 
+def test_widths_are_corrected_on_the_validation_split():
+    """On a line neighbours of an exact position are further off than its redshift is uncertain, and those of a
+    position with an error alike though it is uncertain."""
+    rng = np.random.default_rng(10)
+    hidden = rng.uniform(0, 3, 3000)
+    split = np.resize(["train", "validation", "test", "test"], 3000)
+    exact, vague = circle(hidden), circle(hidden + 0.1 * rng.normal(size=3000))
+    galaxies = Embeddings(vague, exact, np.arange(3000), split, {"redshift": 0.1 + 0.1 * hidden})
+    found, true = densities.redshift_densities(galaxies, 15.5, counts=(16,))
+    train, test = galaxies.select("train"), galaxies.select("test")
+    assert found["spectrum"].factor < 0.8 and found["cross-modal"].factor > 1.2
+    assert found["cross-modal, InfoNCE"].factor == 1
+    for side, asked in (("spectrum", test.spectrum), ("cross-modal", test.image)):
+        plain = densities.knn_density(train.spectrum, train.catalogue["redshift"], asked, 16)
+        before, after = (densities.calibration(density, true) for density in (plain, found[side]))
+        assert after["crps"] < before["crps"]
+        assert abs(after["coverage"][68] - 0.68) < abs(before["coverage"][68] - 0.68)
+
+
+def test_the_best_factor_is_that_of_the_least_score(mixture):
+    true = np.array([0.29, 0.24])
+    scores = {factor: mixture.widened(factor).crps(true).mean() for factor in densities.FACTORS_TRIED}
+    best = densities.best_factor(mixture, true)
+    assert best == min(scores, key=scores.get) and min(scores) < best < max(scores)
+
+
 def test_densities_of_fewer_galaxies_than_neighbours(aligned):
     known = np.flatnonzero(aligned.split == "train")[:20]
     split = np.where(np.arange(len(aligned)) % 7 == 0, "validation", "test")
     split[known] = "train"
     found, true = densities.redshift_densities(replace(aligned, split=split), 15.5)
-    assert {density.centre.shape for density in found.values()} <= {(len(true), k) for k in (8, 16, 20)}
+    assert {density.centre.shape for density in found.values()} <= {(len(true), k) for k in (4, 8, 16, 20)}
 
 
 def test_neighbours_of_densities_are_chosen_without_the_test_split(aligned):

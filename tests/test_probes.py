@@ -51,6 +51,27 @@ def test_quantities_fitted_together_are_those_fitted_alone(parts):
     assert rows[2]["n_train"] == np.isfinite(some[train]).sum()
 
 
+def test_joint_features_weigh_both_sides_alike(parts):
+    rng, _, train = parts
+    image, spectrum = 100 * rng.normal(size=(6000, 40)) + 7, rng.normal(size=(6000, 3))
+    found = probes.joint_features(image.astype(np.float16), spectrum, train)
+    assert found.shape == (6000, 43) and found.dtype == np.float32
+    for side in (found[train, :40], found[train, 40:]):
+        np.testing.assert_allclose(side.mean(0), 0, atol=1e-3)
+        apart = np.sum((side[:2500] - side[2500:]) ** 2, 1)  # of two galaxies: twice the sum of variances
+        assert apart.mean() == pytest.approx(2, rel=0.05)
+
+
+def test_joint_features_know_what_one_side_alone_does_not(parts):
+    rng, x, train = parts
+    other = rng.normal(size=(6000, 3))
+    sides = {"image": x, "spectrum": other, "joint": probes.joint_features(x, other, train)}
+    rows = probes.probe(sides, {"y": x[:, 0] + other[:, 0]}, train, ~train)
+    linear, neighbours = ({row["representation"]: row[f"{probe}_r2"] for row in rows} for probe in ("ridge", "knn"))
+    assert linear == pytest.approx({"image": 0.5, "spectrum": 0.5, "joint": 1}, abs=0.05)
+    assert neighbours["joint"] > 0.6 > max(neighbours["image"], neighbours["spectrum"])
+
+
 def test_constant_and_unlabelled_quantities_are_left_out(parts):
     _, x, train = parts
     quantities = {"one": np.ones(len(x)), "none": np.full(len(x), np.nan), "x": x[:, 0]}

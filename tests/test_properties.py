@@ -118,15 +118,52 @@ def test_few_shot_climbs_with_labels(aligned):
         for model in ("knn", "mlp"):
             r2 = found["r2"][side][model]
             assert r2.shape == (3, 2) and r2[0].mean() < r2[1:].min(), (side, model, r2)
+    across = found["r2"]["cross-modal"]["knn"]
+    assert list(found["r2"]["cross-modal"]) == ["knn"] and across[0].mean() < across[1:].min()
+    assert across.max() < found["r2"]["spectrum"]["knn"].max()  # the images here are noisier than the spectra
     assert found["r2"]["spectrum"]["mlp"][-1].min() > 0.95
     again = properties.few_shot(aligned, counts=(10, 100), seeds=(0, 1), progress=False)
     assert np.array_equal(again["r2"]["image"]["mlp"], found["r2"]["image"]["mlp"])
 
 
-def test_few_shot_with_all_labels_is_zero_shot(aligned):
+def test_few_shot_with_all_labels_is_zero_shot_with_the_k_of_the_labels(aligned):
     found = properties.few_shot(aligned, "log_mstar", (), (0,), ("cross-modal",), progress=False)
-    expected = properties.zero_shot(aligned, ("log_mstar",))[2].scores["r2"]
+    train = aligned.select("train")
+    train = train.select(np.isfinite(train.catalogue["log_mstar"]))
+    k = properties.neighbours_left_out(train.spectrum, train.catalogue["log_mstar"], train.image)
+    expected = properties.zero_shot(aligned, ("log_mstar",), k)[2].scores["r2"]
     assert found["r2"]["cross-modal"]["knn"][0, 0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("noise", "dimensions"), [(0.02, 1), (3.0, 2)])
+def test_neighbours_are_those_of_scikit_learns_leave_one_out(noise, dimensions):
+    from sklearn.model_selection import LeaveOneOut, cross_val_score
+    from sklearn.neighbors import KNeighborsRegressor
+
+    rng = np.random.default_rng(7)
+    x = rng.uniform(-1, 1, (60, dimensions))
+    y = 3 * x[:, 0] + noise * rng.normal(size=60)
+    candidates = (1, 2, 4, 8, 16, 20)
+    error = [
+        -cross_val_score(
+            KNeighborsRegressor(k, weights="distance", algorithm="brute"),
+            x,
+            y,
+            cv=LeaveOneOut(),
+            scoring="neg_mean_squared_error",
+        ).mean()
+        for k in candidates
+    ]
+    found = properties.neighbours_left_out(x, y, x, most=20)
+    assert found == candidates[int(np.argmin(error))]
+    assert found <= 4 if noise < 1 else found >= 8  # few of good labels, many of bad ones
+
+
+def test_as_many_neighbours_as_labels_would_know_nothing():
+    rng = np.random.default_rng(8)
+    x = rng.uniform(-1, 1, (10, 1))
+    assert 1 <= properties.neighbours_left_out(x, x[:, 0], x, most=16) <= 4
+    assert properties.neighbours_left_out(x[:3], x[:3, 0], x[:3], most=16) in (1, 2)
 
 
 def test_shares_within_and_outliers_beyond_0_05():

@@ -83,15 +83,23 @@ def test_baselines_sets_methods_beside_published_numbers_of_the_same_quantity():
             assert ((methods.index(f"{source} (DESI)"), r2) in drawn) == (quantity == "redshift")
 
 
-def test_probe_heatmap_orders_rows_and_marks_the_best():
-    r2 = [[0.1, -0.2, np.nan], [0.5, 0.9, 0.7], [np.nan] * 3]
-    names = ["snr", "redshift", "ebv"]
-    figure = score_figures.probe_heatmap(r2, names, ["image", "spectrum", "joint"], groups=[2])
+def test_probe_heatmap_orders_rows_and_marks_the_best_of_each_panel():
+    names, sides = ["snr", "redshift", "ebv"], ["image", "spectrum"]
+    linear = [[[0.1, -0.2], [np.nan, 0.05]], [[0.5, 0.8], [0.7, 0.6]], [[np.nan] * 2] * 2]
+    neighbours = [[[0.3, 0.2], [0.1, 0.1]], [[0.4, 0.1], [0.2, 0.91]], [[np.nan] * 2] * 2]
+    figure = score_figures.probe_heatmap({"linear": linear, "k-NN": neighbours}, names, sides)
     assert_readable(figure)
-    axis = figure.axes[0]
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["redshift", "median S/N per pixel"]
-    assert [t.get_text() for t in axis.texts if t.get_weight() == "bold"] == ["0.90", "0.10"]
-    assert "\N{MINUS SIGN}0.20" in said(figure) and axis.get_xticks()[2] - axis.get_xticks()[1] > 1
+    left, right = figure.axes[:2]
+    assert [text.get_text() for text in left.get_yticklabels()] == ["redshift", "median S/N per pixel"]
+    for axis, best, title in ((left, ["0.80", "0.10"], "linear"), (right, ["0.91", "0.30"], "k-NN")):
+        cells = [text for text in axis.texts if text.get_text() not in sides]
+        assert [text.get_text() for text in cells if text.get_weight() == "bold"] == best
+        assert axis.get_title("left") == title
+    cells = {text.get_text(): text.get_position() for text in left.texts}
+    assert cells["\N{MINUS SIGN}0.20"] == (left.get_xticks()[1], 1) and cells["0.70"] == (left.get_xticks()[2], 0)
+    assert [text.get_text() for text in left.get_xticklabels()] == ["before", "after"] * 2
+    gaps = np.diff(left.get_xticks())
+    assert gaps[1] > gaps[0] == gaps[2]
 
 
 def test_information_bound_draws_the_ceiling():

@@ -125,6 +125,29 @@ def test_cluster_spectra_recovers_the_common_spectrum(galaxies):
     assert noise.get_xlabel() == "rest wavelength [Å]"
 
 
+@pytest.mark.parametrize("ivar", [None, lambda rows: np.ones((len(rows), len(WAVELENGTH)))])
+def test_outliers_are_the_most_isolated_spectra_framed_where_lines_are_broad(galaxies, ivar):
+    isolation = np.where(np.arange(N) % 12 == 5, 5.0 + np.arange(N), 1.0)  # rows 53, 41, 29, 17, 5
+    broad_line = np.isin(np.arange(N), [3, 29, 41])
+    redshift = np.where(np.arange(N) == 53, np.nan, galaxies["redshift"])
+    targetid = 39633345008634465 + np.arange(N)
+    figure = spectrum_figures.outliers(
+        galaxies["spectrum"].__getitem__, isolation, redshift, targetid, broad_line, ivar, most=5
+    )
+    assert_readable(figure)
+    told = [next(t.get_text() for t in axis.texts if "396333" in t.get_text()) for axis in figure.axes]
+    assert told[0] == f"{targetid[53]}, $z$ unknown"
+    assert told[1] == f"{targetid[41]}, $z$ {redshift[41]:.3f}, broad lines" and len(told) == 5
+    framed = [axis.spines["top"].get_visible() for axis in figure.axes]
+    assert framed == [False, True, True, False, False]
+    assert "The most isolated 5 of 60 spectra: 2 with broad lines (framed), 3 among all" in said(figure)
+    smoothed = figure.axes[1].lines[1]
+    peak = smoothed.get_xdata()[np.argmax(smoothed.get_ydata())]
+    assert peak == pytest.approx(5008.2 * (1 + redshift[41]), abs=10)
+    figure = spectrum_figures.outliers(galaxies["spectrum"].__getitem__, isolation, redshift, targetid, ivar=ivar)
+    assert "The most isolated 8 of 60 spectra" in said(figure) and "broad" not in said(figure)
+
+
 def test_real_galaxies_marks_lines_at_the_predicted_redshift(galaxies):
     z, predicted = galaxies["redshift"][:3].copy(), galaxies["redshift"][:3] + 0.05
     z[2] = np.nan

@@ -33,6 +33,11 @@ def test_clusters_are_numbered_by_size_whatever_they_were_called():
     np.testing.assert_array_equal(structure.by_size(np.full(3, -1)), np.full(3, -1))
 
 
+def test_clusters_and_noise_are_counted():
+    assert structure.cluster_counts(np.array([0, 0, 2, -1])) == {"clusters": 2, "noise": 0.25}
+    assert structure.cluster_counts(np.full(3, -1)) == {"clusters": 0, "noise": 1}
+
+
 def test_no_number_of_clusters_to_try_is_refused(blobs):
     with pytest.raises(InputError, match="give most_clusters of at least 2"):
         structure.kmeans_sweep(blobs[0], range(2, 2))
@@ -130,6 +135,40 @@ def test_outlier_distance_is_scikit_learns(blobs):
     x = structure.unit(blobs[0])
     distance, _ = NearestNeighbors(n_neighbors=10, algorithm="brute").fit(x).kneighbors()
     np.testing.assert_allclose(structure.outliers(x), distance.mean(1), atol=1e-7)
+
+
+def test_p_value_of_found_outliers_is_that_of_random_draws():
+    rng = np.random.default_rng(6)
+    truth = np.arange(200) < 30
+    isolation = -np.arange(200.0)
+    isolation[4:20], isolation[30:46] = (
+        isolation[30:46],
+        isolation[4:20].copy(),
+    )  # 4 of the 20 first are of the class
+    found = structure.outlier_recall(isolation, truth, percent=10)
+    assert (found["n"], found["found"]) == (20, 4)
+    drawn = [truth[rng.permutation(200)[:20]].sum() for _ in range(20_000)]
+    assert found["p_value"] == pytest.approx(np.mean(np.array(drawn) >= 4), abs=0.01)
+    assert structure.outlier_recall(isolation, np.zeros(200, bool))["p_value"] == 1
+
+
+def test_table_of_outliers_is_ranked_by_the_better_of_its_ranks(tmp_path):
+    import pandas
+
+    targetid = np.array([39633345008634465, 2, 3, 4])
+    isolation = {"image features": np.array([0.1, 0.9, 0.5, 0.2]), "spectrum features": np.array([4.0, 1, 2, 3])}
+    flags = {"artefact": np.array([b"", b"star", b"", b""]), "broad_line": np.array([1, 0, 0, 0])}
+    structure.write_outliers(tmp_path / "outliers.csv", targetid, isolation, flags)
+    table = pandas.read_csv(tmp_path / "outliers.csv", keep_default_na=False)
+    # Ranks by image 4, 1, 2, 3 and by spectrum 1, 4, 3, 2: the first two have a 1, the others a 2, with sums alike.
+    assert table["TARGETID"].tolist() == [39633345008634465, 2, 3, 4]
+    assert table["rank_image_features"].tolist() == [4, 1, 2, 3]
+    assert table["rank_spectrum_features"].tolist() == [1, 4, 3, 2]
+    np.testing.assert_allclose(table["isolation_image_features"], isolation["image features"])
+    assert table["artefact"].tolist() == ["", "star", "", ""] and table["broad_line"].tolist() == [1, 0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["outliers.csv"]
+    structure.write_outliers(tmp_path / "outliers.csv", targetid, {"image": isolation["image features"]}, {})
+    assert pandas.read_csv(tmp_path / "outliers.csv")["TARGETID"].tolist() == [2, 3, 4, 39633345008634465]
 
 
 def test_unrelated_outliers_are_at_chance():

@@ -7,22 +7,33 @@ import numpy as np
 from ..retrieval import nearest
 from .properties import SIDES, column_of, labelled, neighbour_weights
 
-NEIGHBOURS_TRIED = (8, 16, 32, 64, 128, 256)  # of which the CRPS on validation galaxies chooses
+NEIGHBOURS_TRIED = (4, 8, 16, 32, 64, 128, 256)  # of which the CRPS on validation galaxies chooses
+FACTORS_TRIED = tuple(2 ** (step / 8) for step in range(-12, 17))  # on the widths, 0.35 to 4: likewise
 _WEIGHTS = 2**22  # of training galaxies held at a time, 32 MB
 
 
 @dataclass(frozen=True)
 class Density:
-    """Densities of Q galaxies, each a mixture of k Gaussians: centre and weight (Q, k), width (Q,)."""
+    """Densities of Q galaxies, each a mixture of k Gaussians: centre and weight (Q, k), width (Q,).
+
+    factor : by which they were made wider than the values themselves are.
+    """
 
     centre: np.ndarray
     weight: np.ndarray
     width: np.ndarray
+    factor: float = 1.0
 
     @property
     def mean(self):
         """Expected value (Q,)."""
         return np.sum(self.weight * self.centre, 1)
+
+    def widened(self, factor):
+        """The same densities about the same means, ``factor`` times as wide."""
+        mean = self.mean[:, None]
+        centre = mean + factor * (self.centre - mean)
+        return Density(centre, self.weight, factor * self.width, factor * self.factor)
 
     def pdf(self, grid):
         """Density (Q, G) on ``grid`` (G,)."""
@@ -38,17 +49,26 @@ class Density:
 
     def crps(self, true):
         """Continuous ranked probability score (Q,), closed form (Grimit et al. 2006)."""
-        from scipy.special import ndtr
+        return self._distance_from(true) - self._distance_within()
 
-        def spread(x, sigma):
-            t = x / sigma
-            return 2 * sigma * np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi) + x * (2 * ndtr(t) - 1)
+    def _distance_from(self, true):
+        """Mean distance (Q,) of a drawn value from the true one."""
+        return np.sum(self.weight * _mean_distance(true[:, None] - self.centre, self.width[:, None]), 1)
 
-        result = np.sum(self.weight * spread(true[:, None] - self.centre, self.width[:, None]), 1)
+    def _distance_within(self):
+        """Half the mean distance (Q,) of two drawn values from each other."""
+        within = np.empty(len(self.centre))
         for row, (centre, weight, width) in enumerate(zip(self.centre, self.weight, self.width, strict=True)):
-            among = spread(centre[:, None] - centre, np.sqrt(2) * width)
-            result[row] -= 0.5 * weight @ among @ weight
-        return result
+            within[row] = weight @ _mean_distance(centre[:, None] - centre, np.sqrt(2) * width) @ weight / 2
+        return within
+
+
+def _mean_distance(x, sigma):
+    """E |x + sigma n| of a standard normal n."""
+    from scipy.special import ndtr
+
+    t = x / sigma
+    return 2 * sigma * np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi) + x * (2 * ndtr(t) - 1)
 
 
 def knn_density(train_x, train_y, query_x, k):
@@ -109,8 +129,10 @@ def redshift_densities(embeddings, logit_scale, counts=NEIGHBOURS_TRIED):
     """p(z | embedding) of the test split from the training split: {name: `Density`} and the true redshifts (Q,).
 
     For each of `SIDES`, from the k nearest neighbours, with the k of ``counts`` that minimises the CRPS on the
-    validation split. Cross-modal also by `contrastive_density`: the embedding of an image lies amid those of all
-    the spectra compatible with it, so its nearest neighbours are too similar to reflect the uncertainty.
+    validation split, and then the one factor on all widths that does: neighbours differ from the query too, so they
+    spread more than its redshift can, or less where all are of the other modality. Cross-modal also by
+    `contrastive_density`, as it is: the embedding of an image lies amid those of all spectra compatible with it, so
+    its nearest neighbours are too similar to reflect the uncertainty.
     """
     train, validation, test = (embeddings.select(name) for name in ("train", "validation", "test"))
     validation, test = (part.select(labelled(column_of(part, "redshift"))) for part in (validation, test))
@@ -121,6 +143,15 @@ def redshift_densities(embeddings, logit_scale, counts=NEIGHBOURS_TRIED):
     for side, (fitted, asked) in SIDES.items():
         x, x_held_out = getattr(train, fitted), getattr(validation, asked)
         crps = {k: knn_density(x, z, x_held_out, k).crps(held_out).mean() for k in counts}
-        densities[side] = knn_density(x, z, getattr(test, asked), min(crps, key=crps.get))
+        k = min(crps, key=crps.get)
+        factor = best_factor(knn_density(x, z, x_held_out, k), held_out)
+        densities[side] = knn_density(x, z, getattr(test, asked), k).widened(factor)
     densities["cross-modal, InfoNCE"] = contrastive_density(train.spectrum, z, test.image, logit_scale)
     return densities, column_of(test, "redshift")
+
+
+def best_factor(density, true):
+    """The factor, of FACTORS_TRIED, by which to widen a `Density` for the least mean CRPS of ``true`` (Q,)."""
+    within = density._distance_within()  # a length, so it grows with the factor
+    crps = [np.mean(density.widened(factor)._distance_from(true) - factor * within) for factor in FACTORS_TRIED]
+    return FACTORS_TRIED[int(np.argmin(crps))]

@@ -4,7 +4,18 @@ import numpy as np
 
 from ..errors import InputError
 from ..retrieval import unit
+from .baselines import standardised
 from .properties import knn_predict, labelled, scores
+
+
+def joint_features(image, spectrum, train):
+    """Both encoders' features of each galaxy side by side: what is known together before any alignment.
+
+    image : (N, F); spectrum : (N, F'); train : mask (N,), over which each column gets mean 0 and the variances of
+    each side sum to 1: for k-NN the two weigh alike, whatever their lengths. Returns (N, F + F') float32.
+    """
+    sides = (standardised(np.asarray(side, np.float32), train) for side in (image, spectrum))
+    return np.concatenate([side / np.sqrt(side.shape[1], dtype=np.float32) for side in sides], 1)
 
 
 def probe(representations, quantities, train, test, k=16):

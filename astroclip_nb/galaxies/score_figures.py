@@ -129,48 +129,51 @@ def baselines(aligned, others=(), published=None):
     return score_dots(scores, reference=list(reference))
 
 
-def probe_heatmap(r2, quantities, representations, groups=()):
-    """What each representation knows of each quantity: a heat map of R2, the best of every row in bold.
+def probe_heatmap(r2, quantities, sides):
+    """What is known of each quantity before and after alignment: heat maps of R2, the best of each row framed.
 
-    r2 : (Q, R), NaN where not measured; quantities : Q catalogue names, drawn from best to least known and left
-    out where nothing was measured; representations : R names; groups : columns before which a gap is left.
-    Colours stop at 0, numbers do not.
+    r2 : {probe: (Q, S, 2)}, one panel each, the last axis features (before) and embeddings (after), NaN where not
+    measured; quantities : Q catalogue names, drawn from best to least known and left out where nothing was
+    measured; sides : S names ("image", ...). Colours stop at 0, numbers do not.
     """
     import seaborn
 
-    r2, groups = np.asarray(r2, float), sorted(groups)
-    best_of = np.fmax.reduce(r2, axis=1)
+    best_of = np.fmax.reduce([np.fmax.reduce(np.asarray(of, float).reshape(len(of), -1), 1) for of in r2.values()])
     order = np.argsort(-best_of, kind="stable")[: np.isfinite(best_of).sum()]
-    n_rows, n_columns = len(order), r2.shape[1]
-    x = np.arange(n_columns) + 0.18 * np.searchsorted(groups, np.arange(n_columns), side="right")
-    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 0.36 * n_rows + 1.3), layout="constrained")
+    size = {"figsize": (PAGE_WIDTH, 0.26 * len(order) + 1.4), "layout": "constrained"}
+    figure, axes = plt.subplots(1, len(r2), sharey=True, squeeze=False, **size)
+    figure.get_layout_engine().set(wspace=0.05)
     shades = seaborn.color_palette("mako_r", as_cmap=True)
-    for y, row in enumerate(order):
-        best = np.nanargmax(r2[row])
-        for column in range(n_columns):
-            value = r2[row, column]
+    x = np.arange(2 * len(sides)) + 0.2 * (np.arange(2 * len(sides)) // 2)
+    for axis, (probe, values) in zip(axes[0], r2.items(), strict=True):
+        heat_panel(axis, x, np.asarray(values, float).reshape(len(quantities), -1)[order], shades)
+        axis.set_title(probe, pad=26)
+        for k, side in enumerate(sides):
+            style = {"ha": "center", "size": 8, "weight": "bold", "color": modality_colour(side, k)}
+            axis.annotate(side, (x[2 * k : 2 * k + 2].mean(), 1), (0, 14), ("data", "axes fraction"),
+                          "offset points", **style)  # fmt: skip
+        axis.set_xticks(x, ["before", "after"] * len(sides), size=SMALL)
+        axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0, pad=2)
+    axes[0, 0].set_yticks(range(len(order)), [label(quantities[row]) for row in order])
+    scale = plt.cm.ScalarMappable(plt.Normalize(0, 1), shades)
+    bar = {"orientation": "horizontal", "shrink": 0.4, "aspect": 30, "pad": 0.02}
+    figure.colorbar(scale, ax=axes, label="$R^2$ on galaxies never seen", **bar)
+    return figure
+
+
+def heat_panel(axis, x, r2, shades):
+    """One panel of `probe_heatmap`: R2 (Q, C) as coloured, numbered cells centred on x (C,), the best framed."""
+    for y, row in enumerate(r2):
+        best = np.nanargmax(row) if np.isfinite(row).any() else -1
+        for column, value in enumerate(row):
             shade = shades(np.clip(value, 0, 1)) if np.isfinite(value) else (1, 1, 1, 1)
             edge = {"ec": "black", "lw": 1.3, "zorder": 2} if column == best else {"ec": "white", "lw": 0.8}
             axis.add_patch(plt.Rectangle((x[column] - 0.5, y - 0.5), 1, 1, fc=shade, **edge))
             dark = np.dot(shade[:3], (0.3, 0.59, 0.11)) < 0.55
-            axis.text(
-                x[column],
-                y,
-                written(value),
-                ha="center",
-                va="center",
-                size=8,
-                color="white" if dark else "black",
-                weight="bold" if column == best else "normal",
-            )
-    axis.set(xlim=(-0.52, x[-1] + 0.52), ylim=(n_rows - 0.45, -0.55))
-    axis.set_yticks(range(n_rows), [label(quantities[row]) for row in order])
-    axis.set_xticks(x, representations, rotation=30, ha="left", rotation_mode="anchor")
-    axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+            style = {"color": "white" if dark else "black", "weight": "bold" if column == best else "normal"}
+            axis.text(x[column], y, written(value), ha="center", va="center", size=SMALL, **style)
+    axis.set(xlim=(-0.52, x[-1] + 0.52), ylim=(len(r2) - 0.45, -0.55))
     axis.spines[:].set_visible(False)
-    scale = plt.cm.ScalarMappable(plt.Normalize(0, 1), shades)
-    figure.colorbar(scale, ax=axis, label="$R^2$ on galaxies never seen", shrink=0.6, aspect=18, pad=0.02)
-    return figure
 
 
 def information_bound(negatives, bounds):
@@ -202,9 +205,10 @@ def few_shot(result, quantity):
     figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 3.0), layout="constrained")
     lowest = 0.0
     for k, (side, models) in enumerate(result["r2"].items()):
-        for (model, r2), style in zip(models.items(), ("-", "--"), strict=True):
+        for model, r2 in models.items():
             mean, deviation = r2.mean(1), r2.std(1)
-            colour, name = modality_colour(side, k), {"knn": "k-NN", "mlp": "network"}.get(model, model)
+            colour = modality_colour(side, k)
+            name, style = {"knn": ("k-NN", "-"), "mlp": ("network", "--")}[model]
             marker = MARKERS[k % len(MARKERS)]
             axis.plot(result["counts"], mean, style, marker=marker, ms=4, color=colour, label=f"{side}, {name}")
             axis.fill_between(result["counts"], mean - deviation, mean + deviation, color=colour, alpha=0.15, lw=0)

@@ -14,6 +14,7 @@ from .galleries import group_colours, group_order, mosaic, thumbnails
 from .pairs import WAVELENGTH
 
 MOST_DRAWN = 10  # real galaxies, one below the other on a page; a DESI file holds up to 500
+HIGHEST = 2.2  # of stacked spectra, in units of their scale: lines may rise over the spectra above, not over all
 STEP = 4  # pixels between drawn points; smoothed spectra hold nothing finer
 WAVELENGTH_LABEL = "observed wavelength [Å]"
 
@@ -71,14 +72,14 @@ def draw_stack(axis, flux, redshift, similarity, colour):
     flux = flux / np.nanpercentile(flux[:, 1000:], 98, axis=1, keepdims=True)
     for k in range(len(flux)):
         offset = n_nearest - k
-        trace = np.clip(flux[k], -0.7, 1.4) + offset
+        trace = np.clip(flux[k], -0.7, HIGHEST) + offset
         axis.plot(WAVELENGTH[::STEP], trace[::STEP], color=colour if k else "black", lw=0.6)
         said = f"{similarity[k - 1]:.3f}" if k else "query"
         axis.text(9980, offset + 0.6, f"{redshift[k]:.3f}", size=SMALL, va="center")
         axis.text(11080, offset + 0.6, said, size=SMALL, va="center")
     axis.text(9980, n_nearest + 1.4, "$z$", size=SMALL, va="center")
     axis.text(11080, n_nearest + 1.4, "cosine", size=SMALL, va="center")
-    axis.set(xlim=(3600, 12200), ylim=(-0.75, n_nearest + 3.8), yticks=[], xticks=[4000, 6000, 8000])
+    axis.set(xlim=(3600, 12200), ylim=(-0.75, n_nearest + 4.2), yticks=[], xticks=[4000, 6000, 8000])
     axis.spines["left"].set_visible(False)
     axis.spines["bottom"].set_bounds(WAVELENGTH[0], WAVELENGTH[-1])
 
@@ -88,7 +89,7 @@ def spectrum_retrieval(answers, spectra, images, redshift, ivar=None):
 
     answers, redshift : as in `galleries.image_retrieval`, typically two queries of each kind and five
     neighbours: one row of panels per kind, one column per query. Spectra are scaled to a common height and
-    stacked; lines are marked at the query's redshift.
+    stacked, their lines cut off where they would rise above HIGHEST; lines are marked at the query's redshift.
     """
     n_queries, n_nearest = next(iter(answers.values()))[1].shape
     figure, axes = plt.subplots(
@@ -104,7 +105,9 @@ def spectrum_retrieval(answers, spectra, images, redshift, ivar=None):
             rows = np.array([query, *nearest])
             flux = smooth(spectra(rows), None if ivar is None else ivar(rows), sigma=6)
             draw_stack(axis, flux, redshift[rows], close, colour)
-            mark_lines(axis, redshift[query], spacing=0.031, height=0.77)
+            mark_lines(
+                axis, redshift[query], spacing=0.031, height=(n_nearest + HIGHEST + 0.85) / (n_nearest + 4.95)
+            )
             axis.set_title(title)
             inset = axis.inset_axes([0.84, 0.8, 0.16, 0.25])
             inset.imshow(thumbnails(images, rows[:1])[0])
@@ -249,6 +252,41 @@ def cluster_spectra(labels, spectra, redshift, ivar=None, per_group=300, most=12
     mark_lines(axes[0, 0])
     axes[-1, 0].set_xlabel("rest wavelength [Å]")
     figure.supylabel(r"$f_\lambda$ / median at 4500 to 5500 Å", size=9)
+    return figure
+
+
+def outliers(spectra, isolation, redshift, targetid, broad_line=None, ivar=None, most=8):
+    """The most isolated spectra, the first at the top left, framed where they have broad lines.
+
+    isolation : (N,) from `structure.outliers`; redshift (N,), NaN where unknown; targetid (N,); broad_line (N,)
+    bool, or None if nobody knows.
+    """
+    rows = np.argsort(-isolation, kind="stable")[:most]
+    n_rows = -(-len(rows) // 2)
+    size = {"figsize": (PAGE_WIDTH, 1.3 * n_rows + 0.5), "layout": "constrained"}
+    figure, axes = plt.subplots(n_rows, 2, squeeze=False, **size)
+    flux, noise = spectra(rows), None if ivar is None else ivar(rows)
+    for axis in axes.flat[len(rows) :]:
+        axis.remove()
+    for k, (axis, row) in enumerate(zip(axes.flat, rows, strict=False)):
+        z = redshift[row] if np.isfinite(redshift[row]) else None
+        draw_spectrum(axis, flux[k], None if noise is None else noise[k], z, spacing=0.05)
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + 0.35 * (high - low))  # room for what it is
+        text = f"{targetid[row]}, $z$ {'unknown' if z is None else f'{z:.3f}'}"
+        if broad_line is not None and broad_line[row]:
+            text += ", broad lines"
+            axis.spines[:].set(visible=True, color=COLOURS["spectrum"], linewidth=1.8)
+        style = {"size": SMALL, "ha": "right", "va": "top", "bbox": {"fc": "white", "lw": 0, "pad": 1}}
+        axis.text(0.985, 0.94, text, transform=axis.transAxes, **style)
+        axis.tick_params(labelbottom=k >= len(rows) - 2)
+        if k >= len(rows) - 2:
+            axis.set_xlabel(WAVELENGTH_LABEL)
+    title = f"The most isolated {len(rows)} of {len(isolation):,} spectra"
+    if broad_line is not None:
+        title += f": {np.sum(broad_line[rows])} with broad lines (framed), {np.sum(broad_line):,} among all"
+    figure.suptitle(title, x=0.01, ha="left")
+    figure.supylabel(FLUX_LABEL, size=9)
     return figure
 
 

@@ -1,11 +1,15 @@
 """The shape of an embedding: maps, clusters, islands and outliers."""
 
+import csv
 import warnings
 
 import numpy as np
 
 from ..errors import InputError
+from ..paths import replacing
 from ..retrieval import nearest, unit
+
+ORIGINAL_EPS = 0.20  # DBSCAN's radius in the report that this package reimplements, in units of its UMAP plane
 
 
 def umap_2d(x, seed=0):
@@ -47,11 +51,16 @@ def core_distance(xy, min_samples=5, core_share=0.98):
     return max(float(np.quantile(distance[:, -1], core_share, method="inverted_cdf")), 1e-6)  # DBSCAN takes no 0
 
 
-def dbscan(xy, eps=0.20, min_samples=5):
+def dbscan(xy, eps=ORIGINAL_EPS, min_samples=5):
     """Density clusters of a map ``xy`` (N, 2): labels (N,), numbered by size, -1 for noise."""
     from sklearn.cluster import DBSCAN
 
     return by_size(DBSCAN(eps=eps, min_samples=min_samples).fit_predict(xy))
+
+
+def cluster_counts(labels):
+    """How many clusters there are in DBSCAN's labels (N,), and the share of noise (-1): a dict of plain numbers."""
+    return {"clusters": len(np.unique(labels[labels >= 0])), "noise": float(np.mean(labels == -1))}
 
 
 def small_islands(labels, largest_share=0.05):
@@ -149,10 +158,11 @@ def outliers(x, k=10):
 def outlier_recall(isolation, truth, percent=1.0):
     """How many of a rare class ``truth`` (N,) bool are among the ``percent`` most isolated galaxies.
 
-    Returns dict: n looked at, found, total, expected by chance, enrichment (found / expected), and auc, the
-    chance that one of the class is more isolated than another galaxy (0.5: unrelated; NaN where there is only one
-    class).
+    Returns dict: n looked at, found, total, expected by chance, p_value (the chance that as many or more are among
+    n galaxies drawn at random, hypergeometric), enrichment (found / expected), and auc, the chance that one of the
+    class is more isolated than another galaxy (0.5: unrelated; NaN where there is only one class).
     """
+    from scipy.stats import hypergeom
     from sklearn.metrics import roc_auc_score
 
     truth = np.asarray(truth, bool)
@@ -165,6 +175,30 @@ def outlier_recall(isolation, truth, percent=1.0):
         "found": found,
         "total": total,
         "expected": expected,
+        "p_value": float(hypergeom.sf(found - 1, len(truth), total, n)),
         "enrichment": found / expected if total else float("nan"),
         "auc": float(roc_auc_score(truth, isolation)) if 0 < total < len(truth) else float("nan"),
     }
+
+
+def write_outliers(path, targetid, isolation, flags):
+    """Write a ranked table of N galaxies as CSV, the most isolated of any space first.
+
+    isolation : {space: (N,) from `outliers`}, each a column and its rank (1: most isolated) another; flags : {name:
+    (N,) bytes, str or numbers}, what is known of them. Galaxies are in order of their best rank, then of the sum.
+    """
+    order = {space: np.argsort(-values, kind="stable") for space, values in isolation.items()}
+    rank = {space: np.argsort(rows) + 1 for space, rows in order.items()}
+    ranks = np.stack(list(rank.values()))
+    columns = {"TARGETID": targetid}
+    for space, values in isolation.items():
+        name = space.replace(" ", "_")
+        columns |= {f"isolation_{name}": [f"{value:.6g}" for value in values], f"rank_{name}": rank[space]}
+    for name, values in flags.items():
+        columns[name] = values.astype(str) if values.dtype.kind == "S" else values
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(
+            [column[row] for column in columns.values()] for row in np.lexsort((ranks.sum(0), ranks.min(0)))
+        )
