@@ -107,8 +107,8 @@ def seeded_parts(places, seed, epoch):
 def average_gradients(parameters):
     """Replace every gradient by its mean over the processes, to be called between ``backward`` and the step.
 
-    With a loss of the whole gathered batch in every process, ``gather`` sums what flows back to a process from
-    all of them, so the mean is the gradient that one process with the whole batch would have.
+    ``gather`` sums what flows back to a process from all of them. So the mean is the gradient that one process with
+    the whole batch would have, of a loss that all compute alike or of the mean of the losses of their own rows.
     """
     if not started():
         return
