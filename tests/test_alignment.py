@@ -1,5 +1,7 @@
 """From features to embeddings: alignment in both modes, and what is kept on disk."""
 
+import gc
+import hashlib
 import json
 import math
 import shutil
@@ -48,6 +50,53 @@ def test_heads_learn_from_the_training_split_alone(cached, split, tmp_path):
     blank = replace(cached, image=image, spectrum=spectrum)
     (heads, _), (again, _) = (align(some, split, tmp_path / str(i), 1) for i, some in enumerate((cached, blank)))
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in heads.state_dict().items())
+
+
+def random_features(n, width=8, seed=0):
+    """Features (n, 3, width) of which a part is common to both sides."""
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=(n, 1, width))
+    return features.Features(*((common + rng.normal(size=(n, 3, width))).astype(np.float16) for _ in "ab"), {})
+
+
+@pytest.mark.parametrize("size", [16, None])
+def test_validation_is_on_view_zero_of_the_validation_split_in_fixed_batches(size, tmp_path):
+    """The loss of the last epoch, exactly, against batches made here and held."""
+    found, split = random_features(200), np.repeat(["train", "validation", "test"], [100, 70, 30])
+    heads, config = alignment.make_heads(8, 8, dimension=4), FitConfig(2, keep_last=True)
+    options = {"batch_size": 32, "validation_batch_size": size, "progress": False}
+    history = alignment.align(heads, found, split, config, tmp_path, **options)
+    batches = features.fixed_batches(np.arange(100, 170), size or 32)
+    held = [[torch.from_numpy(side[rows, 0]).float() for side in (found.image, found.spectrum)] for rows in batches]
+    with torch.inference_mode():
+        assert history[-1]["validation_loss"] == np.mean([heads.loss(*heads(x, y)).item() for x, y in held])
+
+
+def test_validation_holds_a_batch_at_a_time_however_many_there_are(tmp_path):
+    """Tensors alive at each step, which torch's allocations, unlike numpy's, keep from tracemalloc."""
+
+    def most_alive(n):
+        heads, alive = alignment.make_heads(8, 8, dimension=4), []
+
+        def count(model, *_):
+            if not model.training:
+                alive.append(sum(type(one) is torch.Tensor and one.shape == (16, 8) for one in gc.get_objects()))
+
+        heads.register_forward_hook(count)
+        split = np.where(np.arange(n) % 2, "train", "validation")
+        options = {"batch_size": 16, "progress": False}
+        alignment.align(heads, random_features(n), split, FitConfig(1), tmp_path / str(n), **options)
+        assert len(alive) == n // 32
+        return max(alive)
+
+    assert most_alive(320) == most_alive(64)
+
+
+def test_the_digest_of_a_split_is_that_of_its_names_joined():
+    """Which are as many as galaxies: 2^16 of them at a time."""
+    split = np.resize(["train", "validation", "test"], 2**16 + 5)
+    for names in (split, split[: 2**16], split[:1]):
+        assert alignment._digest(names) == hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
 
 
 def train_everything(pairs, split, folder):

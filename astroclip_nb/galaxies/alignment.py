@@ -79,15 +79,19 @@ def align(
     if shuffle_pairs:
         features = _with_strangers(features, train, config.seed)
     batches = CachedBatches(features, train, batch_size, config.seed, passes, two_spectra=heads.within > 0)
-    held_out = [
-        tuple(torch.from_numpy(array[rows, 0]).float() for array in (features.image, features.spectrum))
-        for rows in turns(fixed_batches(validation, validation_batch_size or batch_size))
-    ]
+    held_out = turns(fixed_batches(validation, validation_batch_size or batch_size))
+
+    def validate(model):  # read anew each time: of millions of galaxies they would fill the memory
+        return mean_loss(model, (view_zero(features, rows) for rows in held_out))
+
     trained_on = [features.identity, _digest(split), batch_size, validation_batch_size, passes, shuffle_pairs]
     data_id = json.dumps([*trained_on, heads.within], sort_keys=True)
-    return contrast.fit(
-        heads, batches, lambda m: mean_loss(m, held_out), config, folder, data_id=data_id, **options
-    )
+    return contrast.fit(heads, batches, validate, config, folder, data_id=data_id, **options)
+
+
+def view_zero(features, rows):
+    """What galaxies are validated on and embedded from: view 0 of ``rows``, (B, F) and (B, F') float32."""
+    return tuple(torch.from_numpy(array[rows, 0]).float() for array in (features.image, features.spectrum))
 
 
 def _with_strangers(features, rows, seed):
@@ -98,7 +102,10 @@ def _with_strangers(features, rows, seed):
 
 
 def _digest(split):
-    return hashlib.sha256(" ".join(split).encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for start in range(0, len(split), 2**16):  # joined at once, each name would be a Python string of its own
+        digest.update(((" " if start else "") + " ".join(split[start : start + 2**16])).encode())
+    return digest.hexdigest()[:16]
 
 
 def mean_loss(model, batches):
@@ -229,8 +236,7 @@ def embed(heads, features, pairs, split):
     device = next(heads.parameters()).device
     parts = []
     for start in range(0, len(split), 4096):
-        rows = slice(start, start + 4096)
-        x, y = (torch.from_numpy(np.array(a[rows, 0])).float() for a in (features.image, features.spectrum))
+        x, y = view_zero(features, np.arange(start, min(start + 4096, len(split))))
         parts.append([vectors.cpu().numpy() for vectors in heads(x.to(device), y.to(device))])
     image, spectrum = (np.concatenate(vectors) for vectors in zip(*parts, strict=True))
     towers = _with_heads(features.encoders.values(), heads)
