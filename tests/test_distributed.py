@@ -12,12 +12,12 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_encoders, tiny_pairs
+from tiny import cache, tiny_encoders, tiny_pairs
 from torch.overrides import TorchFunctionMode
 
 from astroclip_nb import contrast, distributed
 from astroclip_nb.embeddings import load_embeddings
-from astroclip_nb.galaxies import alignment, pretrain, train
+from astroclip_nb.galaxies import alignment, features, pretrain, train
 from astroclip_nb.galaxies.features import CachedBatches, Features
 from astroclip_nb.galaxies.pairs import open_pairs
 from astroclip_nb.paths import RunFolder
@@ -125,6 +125,33 @@ def wait_for_the_first():
         pass
 
 
+def cache_features(pairs_path, folder):
+    """Of 80 galaxies in blocks of 16, at once and after an interruption in the second round: the image features,
+    and how often this process has encoded views of a block."""
+    encode, calls = features.encode, []
+
+    def counted(*arguments):
+        calls.append(1)
+        return encode(*arguments)
+
+    def interrupted(*arguments):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return counted(*arguments)
+
+    features.BLOCK, features.encode = 16, counted
+    with open_pairs(pairs_path) as pairs:
+        found = np.array(cache(pairs, folder / "whole.h5").image)
+        whole, calls[:], features.encode = len(calls), [], interrupted
+        try:
+            cache(pairs, folder / "cut.h5")
+        except KeyboardInterrupt:
+            features.encode = counted
+        cache(pairs, folder / "cut.h5")
+    features.BLOCK, features.encode = 256, encode
+    return torch.from_numpy(found), whole, len(calls)
+
+
 def train_stages(run):
     """Every stage by its command line, on the tiny pairs, without the dropout that no two processes share."""
     alignment.spectrum_head = functools.partial(alignment.spectrum_head, dropout=0.0)
@@ -155,6 +182,7 @@ def work(folder):
         with distributed.first_then_others():
             if not run.pairs.is_symlink():
                 run.pairs.symlink_to(tiny_pairs())
+        result["cached"] = cache_features(run.pairs, folder)
         result["aligned"] = train_stages(run.path)
     torch.save(result, folder / f"result{number}.pt")
 
@@ -242,6 +270,16 @@ def test_aligned_heads_and_files_are_those_of_one_process(results):
     np.testing.assert_array_equal(a.targetid, b.targetid)
     for side in ("image", "spectrum"):
         assert (getattr(a, side) * getattr(b, side)).sum(1).min() > 0.99  # cosine
+
+
+def test_each_process_encodes_blocks_in_its_turn_into_the_bytes_of_one_process(results):
+    """Of five blocks the first three, the second two, images and spectra each; an interruption changes nothing."""
+    one, two, (alone, *both) = results
+    assert alone["cached"][1:] == (10, 10)
+    assert [part["cached"][1:] for part in both] == [(6, 6), (4, 4)]
+    for part in both:
+        assert torch.equal(part["cached"][0], alone["cached"][0])
+    assert len({(folder / name).read_bytes() for folder in (one, two) for name in ("whole.h5", "cut.h5")}) == 1
 
 
 def test_alone_nothing_changes():

@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import first_then_others, mean_over_processes, seeded_parts, share, share_batch_norms, turns
+from ..distributed import alone, mean_over_processes, seeded_parts, share, share_batch_norms, turns
 from ..embeddings import Embeddings
 from ..errors import InputError
 from . import images, spectra
@@ -195,14 +195,17 @@ def align_encoders(
     cached |= {"seed": seed, "precision": precision}
     if within_spectra and spectrum_views < 2:
         raise InputError(f"within_spectra contrasts two views of a spectrum; spectrum_views is {spectrum_views}.")
-    with first_then_others():
-        features = cache_features(pairs, *encoders, run.features, **cached)
+    features = cache_features(pairs, *encoders, run.features, **cached)
     return heads, align(heads, features, split, config, folder, batch_size=batch_size), cached
 
 
 def keep_aligned(encoders, heads, pairs, split, run, cached):
-    """Write features, embeddings and towers of what ``align_encoders`` trained into ``run``; the Embeddings."""
-    features = cache_features(pairs, *encoders, run.features, **cached)
+    """Write features, embeddings and towers of what ``align_encoders`` trained into ``run``; the Embeddings.
+
+    Under ``torchrun`` for the first process alone.
+    """
+    with alone():
+        features = cache_features(pairs, *encoders, run.features, **cached)
     embeddings = embed(heads, features, pairs, split)
     embeddings.save(run.embeddings)
     save_towers(run.weights / "towers", *encoders, heads, pairs=pairs.fingerprint)
