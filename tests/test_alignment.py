@@ -7,12 +7,14 @@ import math
 import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny import cache, tiny_encoders, tiny_pairs
 
+from astroclip_nb import contrast
 from astroclip_nb.contrast import FitConfig
 from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.errors import InputError
@@ -299,18 +301,78 @@ def test_fresh_views_train_heads_and_encoders_only_where_asked(pairs, split, tmp
         assert changed == finetune
 
 
-def test_fresh_and_cached_views_agree_in_validation_loss(pairs, split, tmp_path):
-    """The same frozen encoders and heads: the cache changes the speed, not the result."""
-    encoders, losses = tiny_encoders(), []
-    config = FitConfig(10, learning_rate=1e-3)
-    cached = features.cache_features(
-        pairs, *encoders, tmp_path / "f.h5", n_image_views=4, n_spectrum_views=4, progress=False
-    )
+def test_fresh_and_cached_encoders_train_the_heads_alike(pairs, split, tmp_path, monkeypatch):
+    """On the same views, here each galaxy as it is. What the cache rounds to float16, Adam amplifies to 2e-3."""
+    monkeypatch.setattr(alignment.images, "random_views", lambda crops, _: alignment.images.central_crop(crops))
+    monkeypatch.setattr(alignment.spectra, "degrade", lambda flux, ivar, _: (flux, ivar))
+    encoders, config = tiny_encoders(), FitConfig(10, learning_rate=1e-3)
+    options = {"batch_size": 32, "progress": False}
+    cached = cache(pairs, tmp_path / "f.h5", n_image_views=0, n_spectrum_views=0)
     heads = alignment.make_heads(512, 32, dimension=16)
-    history = alignment.align(heads, cached, split, config, tmp_path / "a", batch_size=32, progress=False)
-    losses.append(min(row["validation_loss"] for row in history))
+    history = alignment.align(heads, cached, split, config, tmp_path / "cached", **options)
     heads = alignment.make_heads(512, 32, dimension=16)
     towers = alignment.whole_towers(*encoders, heads, finetune=False)
-    history = alignment.align_fresh(towers, pairs, split, config, tmp_path / "b", batch_size=32, progress=False)
-    losses.append(min(row["validation_loss"] for row in history))
-    assert losses[0] == pytest.approx(losses[1], abs=0.25)
+    fresh = alignment.align_fresh(towers, pairs, split, config, tmp_path / "fresh", **options)
+    for name in ("train_loss", "validation_loss"):
+        a, b = ([row[name] for row in rows] for rows in (history, fresh))
+        assert a[0] == pytest.approx(b[0], abs=2e-4) and a == pytest.approx(b, abs=1e-2)
+        assert a[0] - a[-1] > 0.1
+
+
+def test_heads_learn_as_much_in_bf16(tmp_path, monkeypatch):
+    """Validation losses of four seeds, which differ from float32's by a fraction of what seeds differ by."""
+    found, split = random_features(1200), np.repeat(["train", "validation"], [1000, 200])
+
+    def losses(precision):
+        for seed in range(4):
+            heads = alignment.make_heads(8, 8, dimension=8, seed=seed)
+            config = FitConfig(8, 3e-3, precision=precision, seed=seed)
+            folder = tmp_path / f"{precision}{seed}"
+            yield alignment.align(heads, found, split, config, folder, batch_size=100, progress=False)
+
+    def last(histories):
+        return np.array([history[-1]["validation_loss"] for history in histories])
+
+    plain = last(losses("fp32"))
+    # On a processor without its instructions too, where bf16 would otherwise not be used.
+    monkeypatch.setattr(
+        contrast,
+        "autocast",
+        lambda _, precision: torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+    )
+    half = last(losses("bf16"))
+    assert (plain != half).all() and plain.max() < math.log(100) - 0.2
+    assert np.abs(plain - half).max() < plain.std(ddof=1) / 3
+
+
+def test_the_benchmarks_plain_step_has_the_loss_of_heads_on_cached_features(monkeypatch):
+    """In training and in validation, for the views that it made, its features rounded to float16 as the cache's."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1]))
+    from benchmarks.plain import TrainingStep
+
+    monkeypatch.setattr(alignment, "spectrum_head", lambda *sizes: contrast.mlp([sizes[0], 16, sizes[1]]))
+    encoders, heads = tiny_encoders(), alignment.make_heads(512, 32, dimension=16)
+    cutouts, flux = 0.1 * torch.rand(12, 3, 152, 152), torch.randn(12, 7781)
+    rounding = [lambda views, encoder=encoder: encoder(views).half().float() for encoder in encoders]
+    step = TrainingStep(*rounding, heads, cutouts, flux, 8)
+    towers, loss, seen = step._towers, step._loss, []
+
+    def watched_towers(crops, rows):
+        views = crops, alignment.spectra.normalise(flux[rows])
+        cached = [
+            torch.from_numpy(features.encode(encoder, [view])[:, 0]).float()
+            for encoder, view in zip(encoders, views, strict=True)
+        ]
+        with torch.no_grad():
+            seen.append(contrast.info_nce(*heads(*cached), heads.logit_scale).item())
+        return towers(crops, rows)
+
+    def watched_loss(*vectors):
+        seen.append(loss(*vectors))
+        return seen[-1]
+
+    step._towers, step._loss = watched_towers, watched_loss
+    for run in (step.train, step.validate):
+        run()
+        ours, theirs = seen.pop(0), seen.pop(0).item()
+        assert ours == pytest.approx(theirs, abs=1e-5)
