@@ -18,8 +18,6 @@ from .device import pick_device
 
 PATIENCE = timedelta(days=1)  # with processes that read or encode more slowly; a crash ends all at once
 DRAWN_TOGETHER = 64  # galaxies whose views come from one seed, whichever process makes them
-
-
 _apart = False  # whether this process is within `alone`
 
 

@@ -1,6 +1,6 @@
 """Peak memory of training the heads on a cache of a given number of pairs: ``python -m benchmarks.memory 178000``.
 
-By ``align``, as notebook 04 calls it, which trains on STEPS batches here and validates on every tenth pair. The
+By ``align``, as notebook 04 calls it, which trains on STEPS batches here and validates on every hundredth pair. The
 cache is a file of holes, which takes no disk. What counts is memory that cannot be given back to the disk: pages of
 the mapped file can.
 """
@@ -46,7 +46,7 @@ class FewBatches(CachedBatches):
 def peak_memory(features, n):
     """MB beyond what the process had before, the most at any step of training or validation."""
     heads, _ = heads_and_optimizer()
-    split = np.where(np.arange(n) % 10, "train", "validation")
+    split = np.where(np.arange(n) % 100, "train", "validation")
     peak, before = 0.0, anonymous_memory()
 
     def watch(*_):
