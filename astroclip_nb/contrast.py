@@ -31,23 +31,40 @@ SAVE_EVERY = 30.0  # seconds between checkpoints, so that fast epochs do not wai
 MAX_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021, section 2.5) clips the learned scale here
 
 
-def info_nce(a, b, logit_scale=15.5):
+def info_nce(a, b, logit_scale=15.5, gathered=False):
     """Symmetric InfoNCE of paired unit vectors (CLIP, Radford et al. 2021; van den Oord et al. 2018).
 
     a, b : (B, D), row i of each belonging together; every other row of the batch is a negative.
     logit_scale : the factor on the cosines, 1/temperature. Returns a scalar, log B where nothing is learned.
+    gathered : the batch is that of all processes, of which each has B rows and makes logits (B, processes * B) of
+    these alone; the loss is the same in all.
     Computed in float32 whatever the input, since bf16 cannot resolve cosines near one.
     """
-    logits = logit_scale * a.float() @ b.float().T
-    target = torch.arange(len(a), device=a.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    a, b = a.float(), b.float()
+    all_a, all_b = (gather(a), gather(b)) if gathered else (a, b)
+    target = _own_rows(len(a), len(all_a), a.device)
+    logits = logit_scale * a @ all_b.T
+    logits_of_b = logits.T if all_a is a else logit_scale * b @ all_a.T
+    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits_of_b, target)) / 2
+    return gather(loss[None]).mean() if gathered else loss
 
 
-def sigmoid_loss(a, b, logit_scale=10.0, logit_bias=-10.0):
-    """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023, eq. 1) of paired unit vectors (B, D); a scalar."""
-    logits = logit_scale * a.float() @ b.float().T + logit_bias
-    sign = 2 * torch.eye(len(a), device=a.device) - 1
-    return -F.logsigmoid(sign * logits).sum() / len(a)
+def sigmoid_loss(a, b, logit_scale=10.0, logit_bias=-10.0, gathered=False):
+    """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023, eq. 1) of paired unit vectors (B, D); a scalar.
+
+    gathered : as in `info_nce`."""
+    a, b = a.float(), b.float()
+    logits = logit_scale * a @ (gather(b) if gathered else b).T + logit_bias
+    own = _own_rows(len(a), logits.shape[1], a.device)
+    sign = torch.full_like(logits, -1).scatter_(1, own[:, None], 1)
+    loss = -F.logsigmoid(sign * logits).sum() / len(a)
+    return gather(loss[None]).mean() if gathered else loss
+
+
+def _own_rows(size, total, device):
+    """Where this process's ``size`` rows are among the ``total`` of all: (size,) int64."""
+    first = rank() * size if total > size else 0
+    return torch.arange(first, first + size, device=device)
 
 
 def mlp(sizes, activation="relu", dropout=0.0):
@@ -108,11 +125,9 @@ class TwoTower(nn.Module):
         return self.within * self._objective(*b.split(len(a))) if len(b) == 2 * len(a) else 0.0
 
     def _objective(self, a, b):
-        if self.training:
-            a, b = gather(a), gather(b)
         if self.objective == "sigmoid":
-            return sigmoid_loss(a, b, self.logit_scale, self.logit_bias)
-        return info_nce(a, b, self.logit_scale)
+            return sigmoid_loss(a, b, self.logit_scale, self.logit_bias, gathered=self.training)
+        return info_nce(a, b, self.logit_scale, gathered=self.training)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Every process makes its own part of each batch; what a loss is made of is gather
 statistics of batch norms: the result is that of one process with the whole batch, but for the draws of dropout.
 """
 
+import itertools
 import os
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,13 +16,25 @@ from torch import nn
 
 from .device import pick_device
 
-PATIENCE = timedelta(days=1)  # of the others, while the first encodes what all train on; a crash ends all at once
+PATIENCE = timedelta(days=1)  # with processes that read or encode more slowly; a crash ends all at once
 DRAWN_TOGETHER = 64  # galaxies whose views come from one seed, whichever process makes them
+_apart = False  # whether this process is within `alone`
 
 
 def started():
     """Whether this process is one of several that talk to each other."""
-    return dist.is_initialized() and dist.get_world_size() > 1
+    return not _apart and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@contextmanager
+def alone():
+    """Let this process do what is within as the only one: the others are not there to take part in it."""
+    global _apart
+    _apart, before = True, _apart
+    try:
+        yield
+    finally:
+        _apart = before
 
 
 def rank():
@@ -107,8 +120,8 @@ def seeded_parts(places, seed, epoch):
 def average_gradients(parameters):
     """Replace every gradient by its mean over the processes, to be called between ``backward`` and the step.
 
-    With a loss of the whole gathered batch in every process, ``gather`` sums what flows back to a process from
-    all of them, so the mean is the gradient that one process with the whole batch would have.
+    ``gather`` sums what flows back to a process from all of them. So the mean is the gradient that one process with
+    the whole batch would have, of a loss that all compute alike or of the mean of the losses of their own rows.
     """
     if not started():
         return
@@ -121,6 +134,31 @@ def average_gradients(parameters):
 def turns(batches):
     """Of a list of whole batches those that are this process's turn; none where there are too few."""
     return batches[rank() :: dist.get_world_size()] if started() else batches
+
+
+def rounds(blocks):
+    """Round by round the one of ``blocks`` that is this process's turn, in a list, or none in the last: as many
+    rounds in all processes."""
+    size = dist.get_world_size() if started() else 1
+    return [turns(blocks[start : start + size]) for start in range(0, len(blocks), size)]
+
+
+def to_first(found):
+    """In the first process the lists that all have found, joined in order of rank; in the others an empty one."""
+    if not started():
+        return found
+    parts = [None] * dist.get_world_size() if rank() == 0 else None
+    dist.gather_object(found, parts)
+    return list(itertools.chain(*parts or ()))
+
+
+def from_first(value):
+    """What the first process gives for ``value``, in all."""
+    if not started():
+        return value
+    told = [value]
+    dist.broadcast_object_list(told)
+    return told[0]
 
 
 def mean_over_processes(values):

@@ -1,17 +1,20 @@
 """Peak memory of training the heads on a cache of a given number of pairs: ``python -m benchmarks.memory 178000``.
 
-The cache is a file of holes, which takes no disk. What counts is memory that cannot be given back to the disk:
-pages of the mapped file can.
+By ``align``, as notebook 04 calls it, which trains on STEPS batches here and validates on every hundredth pair. The
+cache is a file of holes, which takes no disk. What counts is memory that cannot be given back to the disk: pages of
+the mapped file can.
 """
 
 import itertools
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
-from astroclip_nb import contrast
+from astroclip_nb.contrast import FitConfig
+from astroclip_nb.galaxies import alignment
 from astroclip_nb.galaxies.features import CachedBatches, Features
 
 from .towers import VIEWS, heads_and_optimizer
@@ -33,20 +36,26 @@ def sparse_features(folder, n):
     )
 
 
+class FewBatches(CachedBatches):
+    """The first STEPS batches of an epoch, whose order is that of all pairs."""
+
+    def __call__(self, epoch):
+        return itertools.islice(super().__call__(epoch), STEPS)
+
+
 def peak_memory(features, n):
-    """MB beyond what the process had before, the most at any of the times a batch is handed over."""
-    heads, optimizer = heads_and_optimizer()
+    """MB beyond what the process had before, the most at any step of training or validation."""
+    heads, _ = heads_and_optimizer()
+    split = np.where(np.arange(n) % 100, "train", "validation")
     peak, before = 0.0, anonymous_memory()
 
-    def watched(batches):
+    def watch(*_):
         nonlocal peak
-        for batch in batches:
-            peak = max(peak, anonymous_memory() - before)
-            yield batch
+        peak = max(peak, anonymous_memory() - before)
 
-    batches = itertools.islice(CachedBatches(features, np.arange(n), 512)(0), STEPS)
-    schedule = contrast.Schedule(optimizer, contrast.FitConfig(1, schedule="constant"))
-    contrast.train_epoch(heads, watched(batches), optimizer, schedule)
+    heads.register_forward_hook(watch)
+    with mock.patch.object(alignment, "CachedBatches", FewBatches), tempfile.TemporaryDirectory() as folder:
+        alignment.align(heads, features, split, FitConfig(1), folder, progress=False)
     return peak
 
 

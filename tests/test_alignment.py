@@ -1,16 +1,20 @@
 """From features to embeddings: alignment in both modes, and what is kept on disk."""
 
+import gc
+import hashlib
 import json
 import math
 import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny import cache, tiny_encoders, tiny_pairs
 
+from astroclip_nb import contrast
 from astroclip_nb.contrast import FitConfig
 from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.errors import InputError
@@ -48,6 +52,53 @@ def test_heads_learn_from_the_training_split_alone(cached, split, tmp_path):
     blank = replace(cached, image=image, spectrum=spectrum)
     (heads, _), (again, _) = (align(some, split, tmp_path / str(i), 1) for i, some in enumerate((cached, blank)))
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in heads.state_dict().items())
+
+
+def random_features(n, width=8, seed=0):
+    """Features (n, 3, width) of which a part is common to both sides."""
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=(n, 1, width))
+    return features.Features(*((common + rng.normal(size=(n, 3, width))).astype(np.float16) for _ in "ab"), {})
+
+
+@pytest.mark.parametrize("size", [16, None])
+def test_validation_is_on_view_zero_of_the_validation_split_in_fixed_batches(size, tmp_path):
+    """The loss of the last epoch, exactly, against batches made here and held."""
+    found, split = random_features(200), np.repeat(["train", "validation", "test"], [100, 70, 30])
+    heads, config = alignment.make_heads(8, 8, dimension=4), FitConfig(2, keep_last=True)
+    options = {"batch_size": 32, "validation_batch_size": size, "progress": False}
+    history = alignment.align(heads, found, split, config, tmp_path, **options)
+    batches = features.fixed_batches(np.arange(100, 170), size or 32)
+    held = [[torch.from_numpy(side[rows, 0]).float() for side in (found.image, found.spectrum)] for rows in batches]
+    with torch.inference_mode():
+        assert history[-1]["validation_loss"] == np.mean([heads.loss(*heads(x, y)).item() for x, y in held])
+
+
+def test_validation_holds_a_batch_at_a_time_however_many_there_are(tmp_path):
+    """Tensors alive at each step, which torch's allocations, unlike numpy's, keep from tracemalloc."""
+
+    def most_alive(n):
+        heads, alive = alignment.make_heads(8, 8, dimension=4), []
+
+        def count(model, *_):
+            if not model.training:
+                alive.append(sum(type(one) is torch.Tensor and one.shape == (16, 8) for one in gc.get_objects()))
+
+        heads.register_forward_hook(count)
+        split = np.where(np.arange(n) % 2, "train", "validation")
+        options = {"batch_size": 16, "progress": False}
+        alignment.align(heads, random_features(n), split, FitConfig(1), tmp_path / str(n), **options)
+        assert len(alive) == n // 32
+        return max(alive)
+
+    assert most_alive(320) == most_alive(64)
+
+
+def test_the_digest_of_a_split_is_that_of_its_names_joined():
+    """Which are as many as galaxies: 2^16 of them at a time."""
+    split = np.resize(["train", "validation", "test"], 2**16 + 5)
+    for names in (split, split[: 2**16], split[:1]):
+        assert alignment._digest(names) == hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
 
 
 def train_everything(pairs, split, folder):
@@ -250,18 +301,78 @@ def test_fresh_views_train_heads_and_encoders_only_where_asked(pairs, split, tmp
         assert changed == finetune
 
 
-def test_fresh_and_cached_views_agree_in_validation_loss(pairs, split, tmp_path):
-    """The same frozen encoders and heads: the cache changes the speed, not the result."""
-    encoders, losses = tiny_encoders(), []
-    config = FitConfig(10, learning_rate=1e-3)
-    cached = features.cache_features(
-        pairs, *encoders, tmp_path / "f.h5", n_image_views=4, n_spectrum_views=4, progress=False
-    )
+def test_fresh_and_cached_encoders_train_the_heads_alike(pairs, split, tmp_path, monkeypatch):
+    """On the same views, here each galaxy as it is. What the cache rounds to float16, Adam amplifies to 2e-3."""
+    monkeypatch.setattr(alignment.images, "random_views", lambda crops, _: alignment.images.central_crop(crops))
+    monkeypatch.setattr(alignment.spectra, "degrade", lambda flux, ivar, _: (flux, ivar))
+    encoders, config = tiny_encoders(), FitConfig(10, learning_rate=1e-3)
+    options = {"batch_size": 32, "progress": False}
+    cached = cache(pairs, tmp_path / "f.h5", n_image_views=0, n_spectrum_views=0)
     heads = alignment.make_heads(512, 32, dimension=16)
-    history = alignment.align(heads, cached, split, config, tmp_path / "a", batch_size=32, progress=False)
-    losses.append(min(row["validation_loss"] for row in history))
+    history = alignment.align(heads, cached, split, config, tmp_path / "cached", **options)
     heads = alignment.make_heads(512, 32, dimension=16)
     towers = alignment.whole_towers(*encoders, heads, finetune=False)
-    history = alignment.align_fresh(towers, pairs, split, config, tmp_path / "b", batch_size=32, progress=False)
-    losses.append(min(row["validation_loss"] for row in history))
-    assert losses[0] == pytest.approx(losses[1], abs=0.25)
+    fresh = alignment.align_fresh(towers, pairs, split, config, tmp_path / "fresh", **options)
+    for name in ("train_loss", "validation_loss"):
+        a, b = ([row[name] for row in rows] for rows in (history, fresh))
+        assert a[0] == pytest.approx(b[0], abs=2e-4) and a == pytest.approx(b, abs=1e-2)
+        assert a[0] - a[-1] > 0.1
+
+
+def test_heads_learn_as_much_in_bf16(tmp_path, monkeypatch):
+    """Validation losses of four seeds, which differ from float32's by a fraction of what seeds differ by."""
+    found, split = random_features(1200), np.repeat(["train", "validation"], [1000, 200])
+
+    def losses(precision):
+        for seed in range(4):
+            heads = alignment.make_heads(8, 8, dimension=8, seed=seed)
+            config = FitConfig(8, 3e-3, precision=precision, seed=seed)
+            folder = tmp_path / f"{precision}{seed}"
+            yield alignment.align(heads, found, split, config, folder, batch_size=100, progress=False)
+
+    def last(histories):
+        return np.array([history[-1]["validation_loss"] for history in histories])
+
+    plain = last(losses("fp32"))
+    # On a processor without its instructions too, where bf16 would otherwise not be used.
+    monkeypatch.setattr(
+        contrast,
+        "autocast",
+        lambda _, precision: torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+    )
+    half = last(losses("bf16"))
+    assert (plain != half).all() and plain.max() < math.log(100) - 0.2
+    assert np.abs(plain - half).max() < plain.std(ddof=1) / 3
+
+
+def test_the_benchmarks_plain_step_has_the_loss_of_heads_on_cached_features(monkeypatch):
+    """In training and in validation, for the views that it made, its features rounded to float16 as the cache's."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1]))
+    from benchmarks.plain import TrainingStep
+
+    monkeypatch.setattr(alignment, "spectrum_head", lambda *sizes: contrast.mlp([sizes[0], 16, sizes[1]]))
+    encoders, heads = tiny_encoders(), alignment.make_heads(512, 32, dimension=16)
+    cutouts, flux = 0.1 * torch.rand(12, 3, 152, 152), torch.randn(12, 7781)
+    rounding = [lambda views, encoder=encoder: encoder(views).half().float() for encoder in encoders]
+    step = TrainingStep(*rounding, heads, cutouts, flux, 8)
+    towers, loss, seen = step._towers, step._loss, []
+
+    def watched_towers(crops, rows):
+        views = crops, alignment.spectra.normalise(flux[rows])
+        cached = [
+            torch.from_numpy(features.encode(encoder, [view])[:, 0]).float()
+            for encoder, view in zip(encoders, views, strict=True)
+        ]
+        with torch.no_grad():
+            seen.append(contrast.info_nce(*heads(*cached), heads.logit_scale).item())
+        return towers(crops, rows)
+
+    def watched_loss(*vectors):
+        seen.append(loss(*vectors))
+        return seen[-1]
+
+    step._towers, step._loss = watched_towers, watched_loss
+    for run in (step.train, step.validate):
+        run()
+        ours, theirs = seen.pop(0), seen.pop(0).item()
+        assert ours == pytest.approx(theirs, abs=1e-5)

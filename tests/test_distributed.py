@@ -12,11 +12,12 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_encoders, tiny_pairs
+from tiny import cache, tiny_encoders, tiny_pairs
+from torch.overrides import TorchFunctionMode
 
 from astroclip_nb import contrast, distributed
 from astroclip_nb.embeddings import load_embeddings
-from astroclip_nb.galaxies import alignment, pretrain, train
+from astroclip_nb.galaxies import alignment, features, pretrain, train
 from astroclip_nb.galaxies.features import CachedBatches, Features
 from astroclip_nb.galaxies.pairs import open_pairs
 from astroclip_nb.paths import RunFolder
@@ -43,31 +44,49 @@ def models():
     """{name: (model, a batch of 32)} of all that trains over several processes."""
     torch.manual_seed(0)
     image_encoder, spectrum_encoder = tiny_encoders()
-    heads, both = (
-        contrast.TwoTower(contrast.mlp([12, 16, 8]), contrast.mlp([9, 16, 8]), learn_scale=True, within=within)
-        for within in (0.0, 0.5)
+    heads, sigmoid, both = (
+        contrast.TwoTower(contrast.mlp([12, 16, 8]), contrast.mlp([9, 16, 8]), learn_scale=True, **options)
+        for options in ({}, {"objective": "sigmoid"}, {"within": 0.5})
     )
+    on_encoders = contrast.TwoTower(contrast.mlp([512, 8]), contrast.mlp([32, 8]), within=0.5)
+    tuned = alignment.whole_towers(*tiny_encoders(), on_encoders, finetune=True)
     views = 0.1 * torch.rand(2, 32, 3, 96, 96)
     flux, ivar = torch.randn(32, 7781), torch.rand(32, 7781)
     spectra = pretrain.autoencoder_inputs(flux, ivar, torch.linspace(0.1, 0.3, 32))
     return {
         "alignment": (heads, (torch.randn(32, 12), torch.randn(32, 9))),
+        "sigmoid": (sigmoid, (torch.randn(32, 12), torch.randn(32, 9))),
+        "encoders tuned": (tuned, (views[0], torch.randn(32, 7781), torch.randn(32, 7781))),
         "contrast within": (both, (torch.randn(32, 12), torch.randn(32, 9), torch.randn(32, 9))),
         "MoCo": (pretrain.MoCo(image_encoder, dimension=16, queue=64), tuple(views)),
         "autoencoder": (pretrain.SpectrumAutoencoder(spectrum_encoder), spectra),
     }
 
 
+class Largest(TorchFunctionMode):
+    """Within it: ``elements``, those of the largest tensor that a function has returned."""
+
+    elements = 0
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        if isinstance(result, torch.Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
 @in_float64()
 def measure():
-    """{name: loss, gradients, and buffers after it} of one step of training with each model."""
+    """{name: loss, gradients, and buffers after it} of one step of training with each model, and how many elements
+    the largest tensor has that the loss makes."""
     found = {}
     for name, (model, batch) in models().items():
         distributed.share_batch_norms(model).train()
         x, *y = map(distributed.share, batch)
         a, b = model(x, torch.cat(y))
         two_towers = isinstance(model, contrast.TwoTower)
-        loss = model.loss(a, b) + (model.loss_within(a, b) if two_towers else 0)
+        with Largest() as largest:
+            loss = model.loss(a, b) + (model.loss_within(a, b) if two_towers else 0)
         loss.backward()
         distributed.average_gradients(model.parameters())
         gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
@@ -78,6 +97,7 @@ def measure():
             "gradients": gradients,
             "buffers": dict(model.named_buffers()),
             "validation": validation,
+            "largest": largest.elements,
         }
     return found
 
@@ -103,6 +123,33 @@ def wait_for_the_first():
     """Until it has written what all go on from; commands of their own would follow each other."""
     with distributed.first_then_others():
         pass
+
+
+def cache_features(pairs_path, folder):
+    """Of 80 galaxies in blocks of 16, at once and after an interruption in the second round: the image features,
+    and how often this process has encoded views of a block."""
+    encode, calls = features.encode, []
+
+    def counted(*arguments):
+        calls.append(1)
+        return encode(*arguments)
+
+    def interrupted(*arguments):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return counted(*arguments)
+
+    features.BLOCK, features.encode = 16, counted
+    with open_pairs(pairs_path) as pairs:
+        found = np.array(cache(pairs, folder / "whole.h5").image)
+        whole, calls[:], features.encode = len(calls), [], interrupted
+        try:
+            cache(pairs, folder / "cut.h5")
+        except KeyboardInterrupt:
+            features.encode = counted
+        cache(pairs, folder / "cut.h5")
+    features.BLOCK, features.encode = 256, encode
+    return torch.from_numpy(found), whole, len(calls)
 
 
 def train_stages(run):
@@ -135,6 +182,7 @@ def work(folder):
         with distributed.first_then_others():
             if not run.pairs.is_symlink():
                 run.pairs.symlink_to(tiny_pairs())
+        result["cached"] = cache_features(run.pairs, folder)
         result["aligned"] = train_stages(run.path)
     torch.save(result, folder / f"result{number}.pt")
 
@@ -153,7 +201,10 @@ def results(tmp_path_factory):
     return one, two, [torch.load(path, weights_only=True) for path in paths]
 
 
-@pytest.mark.parametrize("name", ["alignment", "contrast within", "MoCo", "autoencoder"])
+TWO_TOWERS = ["alignment", "sigmoid", "contrast within", "encoders tuned"]
+
+
+@pytest.mark.parametrize("name", [*TWO_TOWERS, "MoCo", "autoencoder"])
 def test_loss_gradients_and_statistics_are_one_processs(name, results):
     """To 1e-9 of each tensor's largest value; MoCo's with batch norm in training mode, and its queue."""
     *_, (one, *both) = results
@@ -169,6 +220,14 @@ def test_loss_gradients_and_statistics_are_one_processs(name, results):
                 largest = max(float(tensor.abs().max()), 1e-3)
                 assert tensor.dtype in (torch.float64, torch.int64)
                 torch.testing.assert_close(found[kind][key], tensor, rtol=0, atol=1e-9 * largest, msg=key)
+
+
+@pytest.mark.parametrize("name", TWO_TOWERS)
+def test_each_process_makes_the_logits_of_its_own_rows_alone(name, results):
+    """Half as many as one process, so that more processes can take larger batches."""
+    *_, (one, *both) = results
+    assert one["steps"][name]["largest"] == 32 * 32
+    assert [part["steps"][name]["largest"] for part in both] == [16 * 32] * 2
 
 
 def test_training_follows_the_same_course(results):
@@ -211,6 +270,16 @@ def test_aligned_heads_and_files_are_those_of_one_process(results):
     np.testing.assert_array_equal(a.targetid, b.targetid)
     for side in ("image", "spectrum"):
         assert (getattr(a, side) * getattr(b, side)).sum(1).min() > 0.99  # cosine
+
+
+def test_each_process_encodes_blocks_in_its_turn_into_the_bytes_of_one_process(results):
+    """Of five blocks the first three, the second two, images and spectra each; an interruption changes nothing."""
+    one, two, (alone, *both) = results
+    assert alone["cached"][1:] == (10, 10)
+    assert [part["cached"][1:] for part in both] == [(6, 6), (4, 4)]
+    for part in both:
+        assert torch.equal(part["cached"][0], alone["cached"][0])
+    assert len({(folder / name).read_bytes() for folder in (one, two) for name in ("whole.h5", "cut.h5")}) == 1
 
 
 def test_alone_nothing_changes():

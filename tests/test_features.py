@@ -261,3 +261,13 @@ def test_batch_rule_with_few_galaxies():
     batches = features.fixed_batches(np.arange(100, 170), 32)
     assert all(len(set(batch)) == 32 for batch in batches)
     assert set(np.concatenate(batches)) == set(range(100, 170))
+
+
+@pytest.mark.parametrize("n, size", [(70, 32), (64, 32), (33, 32), (20, 32)])
+def test_fixed_batches_are_cut_from_one_ring_and_hold_no_more_than_their_rows(n, size):
+    rows = np.arange(100, 100 + n)
+    order, size_found = np.random.default_rng(3).permutation(rows), min(n, size)
+    expected = [np.roll(order, -start)[:size_found] for start in range(0, n, size_found)]
+    batches = features.fixed_batches(rows, size, seed=3)
+    assert len(batches) == len(expected) and all(map(np.array_equal, batches, expected))
+    assert all(batch.base is None for batch in batches)

@@ -152,7 +152,7 @@ def test_loss_is_float32_also_when_training_in_bf16(monkeypatch):
     monkeypatch.setattr(contrast, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
     seen = []
 
-    def spy(a, b, scale):
+    def spy(a, b, scale, gathered):
         seen.append((scale * a.float() @ b.float().T).dtype)
         return (a - b).square().mean()
 

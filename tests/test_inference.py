@@ -178,6 +178,24 @@ def test_steps_aside_without_onednn(monkeypatch):
     assert inference.fast(encoder, "bf16") is encoder
 
 
+@pytest.mark.parametrize("error", [AttributeError, NotImplementedError, RuntimeError, TypeError])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_steps_aside_for_an_operator_that_raises(monkeypatch, error, precision):
+    """As one of PyTorch's own compiler may, of which another version takes other arguments."""
+    called = []
+
+    def raising(*_):
+        called.append(1)
+        raise error("not in this version")
+
+    monkeypatch.setattr(inference.FusedConvolution, "_ordered_weight", raising)
+    monkeypatch.setattr(inference, "FourierConvolution", raising)
+    for encoder, batch in zip(encoders(), (crops(), spectra()), strict=True):
+        fast = inference.fast(encoder, precision)
+        assert fast is encoder and called and torch.isfinite(fast(batch)).all()
+        called.clear()
+
+
 @pytest.mark.parametrize("reason", ["multiplies_bf16", "TOLERANCE_BF16"])
 def test_stays_in_float32_without_bfloat16_instructions_or_where_they_err_too_much(monkeypatch, reason):
     monkeypatch.setattr(inference, reason, (lambda: False) if reason == "multiplies_bf16" else 0.0)

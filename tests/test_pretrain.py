@@ -1,5 +1,6 @@
 """MoCo and the autoencoder: they learn, their parts do what the papers say."""
 
+import gc
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_moco_learns_to_recognise(tmp_path):
     for epochs in (0, 20):
         if epochs:
             config = FitConfig(epochs, learning_rate=1e-2, optimizer="adamw")
-            pretrain.pretrain(model, batches, [held_out], config, tmp_path, progress=False)
+            pretrain.pretrain(model, batches, lambda: [held_out], config, tmp_path, progress=False)
         with torch.inference_mode():
             q, k = model.eval()(*held_out)
         found.append(((q @ k.T).argmax(1) == torch.arange(256)).float().mean().item())
@@ -145,10 +146,39 @@ def test_autoencoder_learns_and_draws_in_physical_units(pairs, tmp_path):
     batches = pretrain.autoencoder_batches(pairs, rows, 32)
     model = pretrain.SpectrumAutoencoder(tiny_encoders()[1])
     config = FitConfig(6, learning_rate=3e-3, optimizer="adamw")
-    history = pretrain.pretrain(model, batches, [next(batches(9))], config, tmp_path, progress=False)
+    held_out = [next(batches(9))]
+    history = pretrain.pretrain(model, batches, lambda: held_out, config, tmp_path, progress=False)
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
     drawn = pretrain.reconstructions(model, pairs, rows[:3])
     assert drawn.shape == (3, len(WAVELENGTH)) and 0.5 < np.median(drawn) < 2.5
+
+
+@pytest.mark.parametrize("name", ["MoCo", "autoencoder"])
+def test_validation_batches_made_anew_are_the_same_and_one_at_a_time(pairs, tmp_path, monkeypatch, name):
+    """Losses are exactly those on batches that are made once and held, which takes ten of them in memory."""
+    split = np.repeat(["train", "validation", "test"], [8, 20, 52])
+    options = {"epochs": 2, "batch_size": 2, "learning_rate": 1e-4, "precision": "fp32", "seed": 0}
+    options |= {"resnet": "resnet10", "binning": 4, "blur": True} if name == "MoCo" else {"small": True}
+    train = pretrain.pretrain_images if name == "MoCo" else pretrain.pretrain_spectra
+    kind, shape = (pretrain.MoCo, (2, 3, 96, 96)) if name == "MoCo" else (pretrain.SpectrumAutoencoder, (2, 7782))
+    once, forward, alive = pretrain.pretrain, kind.forward, []
+
+    def counted(model, *views):
+        if not model.training:
+            alive.append(sum(type(one) is torch.Tensor and one.shape == shape for one in gc.get_objects()))
+        return forward(model, *views)
+
+    def with_batches_held(model, batches, validation, *arguments, **options):
+        held = list(validation())
+        return once(model, batches, lambda: held, *arguments, **options)
+
+    monkeypatch.setattr(kind, "forward", counted)
+    _, history = train(pairs, split, tmp_path / "anew", **options)
+    most, alive[:] = max(alive), []
+    monkeypatch.setattr(pretrain, "pretrain", with_batches_held)
+    _, expected = train(pairs, split, tmp_path / "held", **options)
+    assert history == expected
+    assert most <= 4 and min(alive) >= 10
 
 
 def test_a_batch_larger_than_mocos_queue_is_refused(pairs, tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import first_then_others, mean_over_processes, seeded_parts, share, share_batch_norms, turns
+from ..distributed import alone, mean_over_processes, seeded_parts, share, share_batch_norms, turns
 from ..embeddings import Embeddings
 from ..errors import InputError
 from . import images, spectra
@@ -79,15 +79,19 @@ def align(
     if shuffle_pairs:
         features = _with_strangers(features, train, config.seed)
     batches = CachedBatches(features, train, batch_size, config.seed, passes, two_spectra=heads.within > 0)
-    held_out = [
-        tuple(torch.from_numpy(array[rows, 0]).float() for array in (features.image, features.spectrum))
-        for rows in turns(fixed_batches(validation, validation_batch_size or batch_size))
-    ]
+    held_out = turns(fixed_batches(validation, validation_batch_size or batch_size))
+
+    def validate(model):  # read anew each time: of millions of galaxies they would fill the memory
+        return mean_loss(model, (view_zero(features, rows) for rows in held_out))
+
     trained_on = [features.identity, _digest(split), batch_size, validation_batch_size, passes, shuffle_pairs]
     data_id = json.dumps([*trained_on, heads.within], sort_keys=True)
-    return contrast.fit(
-        heads, batches, lambda m: mean_loss(m, held_out), config, folder, data_id=data_id, **options
-    )
+    return contrast.fit(heads, batches, validate, config, folder, data_id=data_id, **options)
+
+
+def view_zero(features, rows):
+    """What galaxies are validated on and embedded from: view 0 of ``rows``, (B, F) and (B, F') float32."""
+    return tuple(torch.from_numpy(array[rows, 0]).float() for array in (features.image, features.spectrum))
 
 
 def _with_strangers(features, rows, seed):
@@ -98,7 +102,10 @@ def _with_strangers(features, rows, seed):
 
 
 def _digest(split):
-    return hashlib.sha256(" ".join(split).encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for start in range(0, len(split), 2**16):  # joined at once, each name would be a Python string of its own
+        digest.update(((" " if start else "") + " ".join(split[start : start + 2**16])).encode())
+    return digest.hexdigest()[:16]
 
 
 def mean_loss(model, batches):
@@ -188,14 +195,17 @@ def align_encoders(
     cached |= {"seed": seed, "precision": precision}
     if within_spectra and spectrum_views < 2:
         raise InputError(f"within_spectra contrasts two views of a spectrum; spectrum_views is {spectrum_views}.")
-    with first_then_others():
-        features = cache_features(pairs, *encoders, run.features, **cached)
+    features = cache_features(pairs, *encoders, run.features, **cached)
     return heads, align(heads, features, split, config, folder, batch_size=batch_size), cached
 
 
 def keep_aligned(encoders, heads, pairs, split, run, cached):
-    """Write features, embeddings and towers of what ``align_encoders`` trained into ``run``; the Embeddings."""
-    features = cache_features(pairs, *encoders, run.features, **cached)
+    """Write features, embeddings and towers of what ``align_encoders`` trained into ``run``; the Embeddings.
+
+    Under ``torchrun`` for the first process alone.
+    """
+    with alone():
+        features = cache_features(pairs, *encoders, run.features, **cached)
     embeddings = embed(heads, features, pairs, split)
     embeddings.save(run.embeddings)
     save_towers(run.weights / "towers", *encoders, heads, pairs=pairs.fingerprint)
@@ -229,8 +239,7 @@ def embed(heads, features, pairs, split):
     device = next(heads.parameters()).device
     parts = []
     for start in range(0, len(split), 4096):
-        rows = slice(start, start + 4096)
-        x, y = (torch.from_numpy(np.array(a[rows, 0])).float() for a in (features.image, features.spectrum))
+        x, y = view_zero(features, np.arange(start, min(start + 4096, len(split))))
         parts.append([vectors.cpu().numpy() for vectors in heads(x.to(device), y.to(device))])
     image, spectrum = (np.concatenate(vectors) for vectors in zip(*parts, strict=True))
     towers = _with_heads(features.encoders.values(), heads)

@@ -6,6 +6,7 @@ them: view 0 is the central crop and the spectrum as it is, views 1 to V are aug
 The file: ``image`` (N, 1 + V, F) and ``spectrum`` (N, 1 + W, F') float16, contiguous, rows as in the pairs file.
 """
 
+import contextlib
 import json
 import warnings
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ..device import autocast, check_precision, pick_device
-from ..distributed import share
+from ..distributed import first_then_others, from_first, rank, rounds, share, to_first
 from ..errors import InputError
 from ..paths import need_room
 from . import images, spectra
@@ -81,7 +82,8 @@ def cache_features(
     """Encode every galaxy of ``pairs`` and return its Features; kept in ``path`` and reused while nothing changed.
 
     A file of other galaxies, encoders, views or seed is replaced; an interrupted one is completed. Every block of
-    galaxies draws its views from its own seed, so an interruption changes nothing.
+    galaxies draws its views from its own seed, so an interruption changes nothing. Under ``torchrun`` all processes
+    have to call this, or one `alone`: each encodes blocks in its turn, the first writes the bytes of one process.
     """
     identity = {
         "pairs": pairs.fingerprint, "image_encoder": fingerprint_of(image_encoder),
@@ -92,36 +94,48 @@ def cache_features(
     if min(n_image_views, n_spectrum_views) < 0:
         raise InputError(f"{n_image_views} views of images and {n_spectrum_views} of spectra; give 0 or more.")
     path, n = Path(path), len(pairs)
-    if (complete := _complete(path)) is not None and complete.identity == identity:
-        return complete
+    if from_first(_holds(path, identity)):  # the first may begin to write while another still looks
+        return open_features(path)
     device = pick_device()
     encoders = [fast(e.to(device).eval(), precision) for e in (image_encoder, spectrum_encoder)]
-    with _open_for_writing(path, identity, n, [e.n_features for e in encoders]) as file:
-        rows = np.arange(int(file.attrs["done"]), n)
-        bar = tqdm(desc="features", total=n, initial=n - len(rows), disable=not progress, unit="galaxy")
-        names = ("image", "spectrum", "ivar") if pairs.has_ivar else ("image", "spectrum")
-        for some, arrays in pairs.blocks(names, rows, BLOCK):
-            tensors = {name: torch.from_numpy(array).to(device).float() for name, array in arrays.items()}
-            if not (finite := tensors["image"].flatten(1).isfinite().all(1)).all():
-                # A file that is only viewed was never checked, and a rectifier would turn NaN into a number.
-                first = pairs.targetid[some[~finite.cpu().numpy()][0]]
-                raise InputError(
-                    f"{pairs.path}: the image of TARGETID {first} has pixels that are not finite; drop it."
-                )
-            ivar = tensors["ivar"] if pairs.has_ivar else spectra.estimated_ivar(tensors["spectrum"])
-            _warn_unobserved(pairs, some, "images are zero everywhere", images.observed(tensors["image"]))
-            _warn_unobserved(pairs, some, "spectra have no valid bin", spectra.observed(tensors["spectrum"], ivar))
-            block_seed = np.random.SeedSequence((seed, int(some[0]))).generate_state(1)[0]
-            generator = torch.Generator().manual_seed(int(block_seed))
-            crops = image_views(tensors["image"], n_image_views, generator, blur)
-            normalised = spectrum_views(tensors["spectrum"], ivar, n_spectrum_views, generator)
-            file["image"][some[0] : some[-1] + 1] = encode(encoders[0], crops, precision)
-            file["spectrum"][some[0] : some[-1] + 1] = encode(encoders[1], normalised, precision)
-            file.flush()
-            file.attrs["done"] = int(some[-1]) + 1
-            bar.update(len(some))
+    widths = [e.n_features for e in encoders]
+    # HDF5 lets one process write, and where blocks come in order a number says how many are done.
+    writing = _open_for_writing(path, identity, n, widths) if rank() == 0 else contextlib.nullcontext()
+    with writing as file:
+        done = from_first(int(file.attrs["done"]) if file else 0)
+        bar = tqdm(desc="features", total=n, initial=done, disable=not progress or rank(), unit="galaxy")
+        for mine in rounds(range(done, n, BLOCK)):
+            encoded = [_encode_block(pairs, start, encoders, identity) for start in mine]
+            for image, spectrum in to_first(encoded):
+                rows = slice(done, done + len(image))
+                file["image"][rows], file["spectrum"][rows] = image, spectrum
+                file.flush()
+                file.attrs["done"] = done = rows.stop
+                bar.update(len(image))
         bar.close()
-    return open_features(path)
+    with first_then_others():  # once it has closed the file
+        return open_features(path)
+
+
+def _encode_block(pairs, start, encoders, identity):
+    """Features of the block from row ``start``, as ``identity`` tells: (B, 1 + V, F), (B, 1 + W, F') float16."""
+    device, rows = pick_device(), np.arange(start, min(start + BLOCK, len(pairs)))
+    names = ("image", "spectrum", "ivar") if pairs.has_ivar else ("image", "spectrum")
+    tensors = {name: torch.from_numpy(pairs.read(name, rows)).to(device).float() for name in names}
+    if not (finite := tensors["image"].flatten(1).isfinite().all(1)).all():
+        # A file that is only viewed was never checked, and a rectifier would turn NaN into a number.
+        first = pairs.targetid[rows[~finite.cpu().numpy()][0]]
+        raise InputError(f"{pairs.path}: the image of TARGETID {first} has pixels that are not finite; drop it.")
+    ivar = tensors["ivar"] if pairs.has_ivar else spectra.estimated_ivar(tensors["spectrum"])
+    _warn_unobserved(pairs, rows, "images are zero everywhere", images.observed(tensors["image"]))
+    _warn_unobserved(pairs, rows, "spectra have no valid bin", spectra.observed(tensors["spectrum"], ivar))
+    block_seed = np.random.SeedSequence((identity["seed"], start)).generate_state(1)[0]
+    generator = torch.Generator().manual_seed(int(block_seed))
+    crops = image_views(tensors["image"], identity["image_views"], generator, identity["blur"])
+    image = encode(encoders[0], crops, identity["precision"])
+    # After the images' views, since both draw from one generator.
+    normalised = spectrum_views(tensors["spectrum"], ivar, identity["spectrum_views"], generator)
+    return image, encode(encoders[1], normalised, identity["precision"])
 
 
 def _warn_unobserved(pairs, rows, what, observed):
@@ -131,16 +145,16 @@ def _warn_unobserved(pairs, rows, what, observed):
         warnings.warn(
             f"{pairs.path}: {len(unobserved)} {what}, the first that of TARGETID {pairs.targetid[unobserved[0]]}; "
             "their features mean nothing, drop them.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def _complete(path):
-    """The cache at ``path`` where there is a complete one, or None."""
+def _holds(path, identity):
+    """Whether the cache at ``path`` is this identity's and complete."""
     try:
-        return open_features(path)
+        return open_features(path).identity == identity
     except InputError:
-        return None
+        return False
 
 
 def _open_for_writing(path, identity, n, widths):
@@ -268,4 +282,5 @@ def fixed_batches(rows, batch_size, seed=0):
     """Batches of distinct rows that cover all of them, the last filled up from the first; for validation."""
     size = batch_size_for(rows, batch_size)
     order = np.random.default_rng(seed).permutation(rows)
-    return [np.roll(order, -start)[:size] for start in range(0, len(order), size)]
+    # By number, which copies: a slice would keep what it was cut from.
+    return [order[(start + np.arange(size)) % len(order)] for start in range(0, len(order), size)]

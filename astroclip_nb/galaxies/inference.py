@@ -32,7 +32,7 @@ def fast(encoder, precision="fp32"):
 
     Returns a module of the same call and features: equal to 1e-5 of their length, or at "bf16" of a cosine above
     0.9999 where the processor has instructions for it. Returns ``encoder`` itself where no faster form of it
-    exists or agrees, and on another device, there with its weights channels last.
+    exists, works or agrees, and on another device, there with its weights channels last.
     """
     if next(encoder.parameters()).device.type != "cpu":
         # The same weights in another order, with which a GPU takes two thirds of the time for a ResNet-50.
@@ -48,13 +48,16 @@ def fast(encoder, precision="fp32"):
     if precision == "bf16" and multiplies_bf16():
         choices.insert(0, (torch.bfloat16, TOLERANCE_BF16))
     for dtype, tolerance in choices if exists else []:
-        candidate = copy.copy(encoder)
-        candidate._modules = {**encoder._modules, "net": form(encoder.net, dtype)}
-        slow_arcsinh = torch.backends.cpu.get_cpu_capability() == "AVX512"
-        if slow_arcsinh and form is FusedResNet and encoder.stretch is arcsinh_stretch:
-            candidate.stretch = arcsinh_by_logarithm
-        if agree(candidate, encoder, example, tolerance):
-            return candidate
+        try:
+            candidate = copy.copy(encoder)
+            candidate._modules = {**encoder._modules, "net": form(encoder.net, dtype)}
+            slow_arcsinh = torch.backends.cpu.get_cpu_capability() == "AVX512"
+            if slow_arcsinh and form is FusedResNet and encoder.stretch is arcsinh_stretch:
+                candidate.stretch = arcsinh_by_logarithm
+            if agree(candidate, encoder, example, tolerance):
+                return candidate
+        except (AttributeError, RuntimeError, TypeError):
+            continue  # of operators that are no public interface, another PyTorch may want other arguments
     return encoder
 
 

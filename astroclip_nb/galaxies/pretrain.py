@@ -170,12 +170,15 @@ def autoencoder_batches(pairs, rows, batch_size, seed=0):
 
 
 def pretrain(model, batches, validation, config, folder, **options):
-    """Train a MoCo or SpectrumAutoencoder; ``validation`` are fixed batches of the same kind. The history."""
-    held_out = [tuple(side.cpu() for side in batch) for batch in validation]  # of GB: no burden for a GPU
+    """Train a MoCo or SpectrumAutoencoder; the history.
+
+    validation() gives batches of the same kind, at every call the same. They are made anew for every epoch, which
+    takes a fiftieth of its time: of millions of galaxies they would fill the memory.
+    """
 
     def validate(trained):
         device = next(trained.parameters()).device
-        losses = [trained.loss(*trained(x.to(device), y.to(device))) for x, y in held_out]
+        losses = [trained.loss(*trained(x.to(device), y.to(device))) for x, y in validation()]
         return {"validation_loss": torch.stack(losses).mean().item()}
 
     return contrast.fit(model, batches, validate, config, folder, **options)
@@ -193,7 +196,7 @@ def pretrain_images(
     batches, held_out = (moco_batches(pairs, rows, batch_size, seed, blur) for rows in (train, validation))
     steps = len(train) // batch_size_for(train, batch_size)
     history = pretrain(
-        share_batch_norms(MoCo(encoder)), batches, held_out(0),
+        share_batch_norms(MoCo(encoder)), batches, lambda: held_out(0),
         contrast.cosine_config(epochs, steps, learning_rate, WEIGHT_DECAY, precision, seed), folder,
         data_id=f"{pairs.fingerprint} {encoder.config} {batch_size} {blur}", label="MoCo v2",
     )  # fmt: skip
@@ -220,7 +223,7 @@ def pretrain_spectra(pairs, split, folder, *, small, epochs, batch_size, learnin
     steps = len(train) // batch_size_for(train, batch_size)
     redshifts = np.nansum(pairs.catalogue["redshift"])
     history = pretrain(
-        model, batches, held_out(0),
+        model, batches, lambda: held_out(0),
         contrast.cosine_config(epochs, steps, learning_rate, WEIGHT_DECAY, precision, seed), folder,
         data_id=f"{pairs.fingerprint} {model.encoder.config} {batch_size} {redshifts}", label="autoencoder",
     )  # fmt: skip
