@@ -20,6 +20,7 @@ MOCO_BATCH = 4096  # of all GPUs together at most: the keys of MoCo's queue
 
 NVME = 3.5e9  # bytes per second and GPU: four drives of 7 GB/s for the eight GPUs of a node
 NETWORK, LATENCY = 25e9, 50e-6  # bytes per second and GPU; seconds that one call waits for the other GPUs
+COLLECTED = 1e9  # bytes per second that one process receives from the others and writes
 # Data sheet of an H100 (SXM) outside its tensor cores, which no program exceeds; the estimate is a quarter of it.
 FP32_FLOPS, GPU_BANDWIDTH, EFFICIENCY = 67e12, 3.35e12, 0.25
 
@@ -57,6 +58,17 @@ class Together:
         return {name: self.epochs * value / own for name, value in step.items()}
 
 
+@dataclass(frozen=True)
+class Written:
+    """What several processes have beside one where the first collects and writes ``size`` bytes per galaxy."""
+
+    size: int
+
+    def seconds(self, count):
+        """{limit: seconds of the first process per galaxy of its own}."""
+        return {"W": count * self.size / COLLECTED}
+
+
 HEADS = Together(18.4e6, 19, 1, EPOCHS)
 MOCO = Together(112e6, 325, 0, batch=MOCO_BATCH)
 AUTOENCODER = Together(62e6, 38, 0)
@@ -78,12 +90,11 @@ def matrix_seconds(own, everything):
 @dataclass(frozen=True)
 class Job:
     """Per galaxy: seconds of one core where all is measured, {limit: seconds of one GPU}, and what several GPUs
-    add to that; ``divides``: whether several GPUs can do it at all."""
+    add to that."""
 
     core: float | None
     alone: dict
-    together: Together | None = None
-    divides: bool = True
+    together: Together | Written | None = None
 
     def limits(self, count):
         """{limit: seconds per galaxy of one of ``count`` GPUs}."""
@@ -95,7 +106,7 @@ def jobs(rates, host, worker, gpu):
 
     Limits: L all that the program does, measured on one GPU, data in memory; G its networks alone, measured; H a
     thread that reads and copies, measured; N its NVMe drives; C communication; I the InfoNCE matrix of all GPUs'
-    pairs.
+    pairs; W the writing of what all GPUs make by the first process.
     rates : items per second of a core; host : the same, of what precedes an encoder; worker : CPU seconds of a
     worker of the survey per galaxy, small towers, fp32; gpu : what ``benchmarks.gpu`` wrote.
     """
@@ -126,7 +137,7 @@ def jobs(rates, host, worker, gpu):
         "Embed images": Job(image + stretch, {"G": gpu_image, **read(IMAGE)}),
         "Embed spectra": Job(spectrum + plain, {"G": gpu_spectrum, **read(SPECTRUM)}),
         "Embed both, small towers, fp32": Job(worker, {}),
-        "Cache features of pairs": Job(encoded + caching, cached | read(IMAGE + SPECTRUM), divides=False),
+        "Cache features of pairs": Job(encoded + caching, cached | read(IMAGE + SPECTRUM), Written(CACHED)),
         f"Train heads, {EPOCHS} epochs": Job(EPOCHS / rates["Training step, bf16"], heads, HEADS),
         "Pre-train on images, an epoch": Job(None, trained("MoCo v2") | read(IMAGE), MOCO),
         "Pre-train on spectra, an epoch": Job(None, trained("autoencoder") | read(SPECTRUM), AUTOENCODER),
@@ -137,10 +148,10 @@ def jobs(rates, host, worker, gpu):
 def on_gpus(count, limits):
     """Seconds per galaxy on ``count`` GPUs with their share of drives, and the letter of the largest part.
 
-    Communication and the matrix it makes larger come after the rest of a step, not beside it.
+    Communication, the matrix it makes larger and the writing for others come after the rest, not beside it.
     """
-    after = sum(limits.get(name, 0.0) for name in "CI")
-    slowest = max(value for name, value in limits.items() if name not in "CI")
+    after = sum(limits.get(name, 0.0) for name in "CIW")
+    slowest = max(value for name, value in limits.items() if name not in "CIW")
     return (slowest + after) / count, max(limits, key=limits.get)
 
 
@@ -159,7 +170,7 @@ def times(found):
         for name, n in GALAXIES.items():
             cells = [what, name, duration(n * job.core) if job.core else ""]
             for count in GPUS:
-                if job.alone and (count == 1 or job.divides):
+                if job.alone:
                     seconds, binding = on_gpus(count, job.limits(count))
                     cells.append(f"{duration(n * seconds)} {binding}")
                 else:
@@ -171,7 +182,7 @@ def times(found):
 
 def throughput(found):
     """Galaxies per second of a GPU, limit by limit; ``found`` by ``jobs``."""
-    columns = [*((name, 1) for name in "LGHN"), *((name, count) for name in "CI" for count in GPUS[1:])]
+    columns = [*((name, 1) for name in "LGHN"), *((name, count) for name in "CIW" for count in GPUS[1:])]
     rows = []
     for what, job in found.items():
         if job.alone:

@@ -229,10 +229,11 @@ def test_mocos_batch_is_no_larger_than_its_queue(scaling):
     assert many == pytest.approx(8 * eight)  # 64 images of each GPU wait as long as 512
 
 
-def test_several_gpus_make_no_cache(scaling):
-    job = by_hand(scaling)["Cache features of pairs"]
-    first = scaling.times({"alone": job, "divided": scaling.Job(None, {"L": 0.01})}).splitlines()
-    assert first[2].endswith("33 min L |  |  |") and first[5].endswith("33 min L | 4.2 min L | 31 s L |")
+def test_one_process_writes_the_cache_that_all_encode(scaling):
+    job = scaling.Job(None, {"L": 1e-3}, scaling.Written(10**5))  # 0.1 ms to write
+    assert job.limits(1) == {"L": 1e-3}
+    assert scaling.on_gpus(8, job.limits(8)) == (pytest.approx(1e-3 / 8 + 1e-4), "L")
+    assert scaling.on_gpus(64, job.limits(64)) == (pytest.approx(1e-3 / 64 + 1e-4), "W")
 
 
 def test_the_page_and_the_readme_tell_what_the_gpu_was_measured_to_do(scaling):
