@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from astroclip_nb.paths import REPOSITORY
+from astroclip_nb.paths import REPOSITORY, SHIPPED_WEIGHTS
 from astroclip_nb.tables import SIDES, with_error
 
 README = (REPOSITORY / "README.md").read_text()
@@ -137,6 +137,13 @@ def test_the_term_within_spectra_is_weighed_by_the_kept_run():
     (z, z_before), (mass, mass_before) = zip(with_heads, before, strict=True)
     assert f"R² of redshift is {z:.3f} with\n  them and {z_before:.3f} before them" in README
     assert f"of stellar mass {mass:.3f} and {mass_before:.3f}." in README
+
+
+def test_the_shipped_towers_were_trained_on_so_many_pairs():
+    stage, pairs = json.loads((SHIPPED_WEIGHTS / "spectrum.json").read_text()), 0
+    while stage:
+        pairs, stage = pairs + stage.get("data", {"train": 0})["train"], stage.get("before")
+    assert f"had been trained on {pairs:,} other simulated pairs" in README
 
 
 def test_sizes_are_the_kept_ones():
