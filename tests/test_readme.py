@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from astroclip_nb.galaxies.robustness import DAMAGES
 from astroclip_nb.paths import REPOSITORY, SHIPPED_WEIGHTS
 from astroclip_nb.tables import SIDES, with_error
 
@@ -76,6 +77,14 @@ def test_real_galaxies_made_noisier_are_the_kept_ones(name, told):
     assert [real["noisier"][level]["spectra"] for level in "321"] == [6, 6, 6]
     shares = [f"{real['noisier'][level]['within_0.05']:.0%}".replace("%", " %") for level in "321"]
     assert told.format(*shares, median=real["median_error"], largest=real["largest_error"]) in README
+
+
+def test_damaged_spectra_are_those_of_the_default_run():
+    found = json.loads((REPOSITORY / "paper" / "results" / "default.json").read_text())["08_real_galaxies"]["metrics"]
+    assert list(found["damaged"]) == list(DAMAGES) and found["n_with_redshift"] == 6
+    for name, scores in found["damaged"].items():
+        real = found["damaged_real"][name]["within_0.05"]
+        assert row(f"| {name} |") == [with_error(scores), f"{scores['within_0.05']:.1%}", f"{6 * real:.0f} of 6"]
 
 
 def test_shorter_spectra_are_the_kept_ones():
