@@ -85,6 +85,25 @@ def test_spectrum_retrieval_draws_on_the_surveys_own_grid(galaxies):
     assert panels[-1].get_xlabel() == "observed wavelength [Å]"
 
 
+def test_lines_stay_within_the_axis_and_spikes_and_edges_do_not_set_it(galaxies):
+    import matplotlib.pyplot as plt
+
+    flux, row = galaxies["spectrum"][0].astype(float), np.arange(len(WAVELENGTH))
+
+    def drawn_with(place, height, width=6.0):
+        _, axis = plt.subplots()
+        spectrum_figures.draw_spectrum(axis, flux + height * np.exp(-0.5 * ((row - place) / width) ** 2))
+        return axis.get_ylim()[1], axis.lines[1].get_ydata()
+
+    usual = drawn_with(4000, 0)[0]
+    for height in (20, 40):
+        top, smoothed = drawn_with(4000, height)
+        assert np.nanmax(smoothed) > 0.6 * height and usual < np.nanmax(smoothed) < top
+    top, smoothed = drawn_with(4000, 2e3, width=0.1)  # of one pixel
+    assert np.nanmax(smoothed) > 190 and top < 50
+    assert drawn_with(20, 1e2)[0] < 1.5 * usual > drawn_with(7770, 1e2)[0]
+
+
 def test_pairs_figure_has_an_image_and_a_spectrum_of_each(galaxies):
     rows = np.arange(3)
     ivar = np.ones_like(galaxies["spectrum"][rows])
