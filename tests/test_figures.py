@@ -120,9 +120,45 @@ def test_umap_rings_small_islands_unless_they_are_many():
     assert_readable(figure)
     for axis in figure.axes[:2]:
         (ring,) = axis.patches
-        assert ring.get_center() == pytest.approx([9, 9])
+        middle = np.mean(ring.get_xy()[:-1], axis=0)
+        assert middle == pytest.approx([9, 9])
     many = np.repeat(np.arange(N // 2), 2)
     assert not figures.umap_panels(points, {"redshift": points[:, 0]}, labels=many).axes[0].patches
+
+
+def test_the_ellipse_around_points_is_the_smallest():
+    """Around a rectangle, however turned: through its corners, half axes sqrt(2) times its half sides."""
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
+    corners = np.array([[3, 1], [-3, 1], [3, -1], [-3, -1], [0.5, 0.2]]) @ turn.T + [4, 2]
+    outline = (figures.enclosing_ellipse(corners, np.full(2, 1e-9)) - [4, 2]) @ turn
+    np.testing.assert_allclose(
+        (outline / np.sqrt(2) / [3, 1])[:, 0] ** 2 + (outline / np.sqrt(2))[:, 1] ** 2, 1, rtol=0.02
+    )
+    alone = figures.enclosing_ellipse(np.array([[0.3, 0.4], [0.3, 0.4]]), np.array([0.02, 0.01]))
+    np.testing.assert_allclose(np.ptp(alone, axis=0), [0.04, 0.02], rtol=0.02)
+
+
+def test_names_of_rings_are_outside_all_rings_and_galaxies_and_apart():
+    import matplotlib.pyplot as plt
+
+    rng = np.random.default_rng(1)
+    centres = np.array([[0.5, 0.5], [0.56, 0.5], [0.5, 0.56], [0.56, 0.56], [0.02, 0.02], [0.98, 0.5]])
+    islands = {k: centre + rng.uniform(-0.02, 0.02, (12, 2)) for k, centre in enumerate(centres)}
+    points = np.concatenate([*islands.values(), rng.uniform([0, 0.7], [1, 1], (200, 2))])
+    _, axis = plt.subplots()
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    colours = {k: f"C{k}" for k in islands}
+    outlines = figures.rings(axis, islands, colours)
+    figures.name_rings(axis, points, outlines, colours)
+    places = np.array([text.get_position() for text in axis.texts])
+    assert [text.get_text() for text in axis.texts] == [str(k) for k in islands]
+    assert np.all((places > 0) & (places < 1))
+    for ring, members in zip(axis.patches, islands.values(), strict=True):
+        assert ring.get_path().contains_points(members).all()
+        assert not ring.get_path().contains_points(places).any()
+    for here in places:
+        assert np.sort(np.linalg.norm(places - here, axis=1))[1] > 0.035
+        assert np.linalg.norm(points - here, axis=1).min() > 0.02
 
 
 def test_umap_of_names_has_a_legend_and_all_unknown_is_no_error():

@@ -91,6 +91,29 @@ def test_bars_by_part():
     assert {bar.get_width() for bar in figure.axes[0].patches} == {0.25}
 
 
+@pytest.mark.parametrize("sets", [1, 2])
+def test_no_line_crosses_a_number_beside_its_bar(sets):
+    rng = np.random.default_rng(2)
+    chance, oracle = 0.1, 0.97
+    values = {
+        f"set {k}": {name: dict(zip(CAPTION_PARTS, rng.permutation([0.05, 0.1, 0.46, 0.91, 0.95]), strict=True))
+                     for name in ("softmax", "untrained")}
+        for k in range(sets)
+    }  # fmt: skip
+    figure = figures.bars_by_part(values, dict.fromkeys(values, chance), dict.fromkeys(values, oracle), True)
+    assert_readable(figure)
+    for axis in figure.axes:
+        bars = sorted(axis.patches, key=lambda bar: bar.get_y())
+        numbers = sorted(axis.texts, key=lambda text: text.get_position()[1])
+        assert len(bars) == len(numbers) == 10
+        for bar, number in zip(bars, numbers, strict=True):
+            box = number.get_window_extent().transformed(axis.transData.inverted())
+            assert number.get_text() == f"{bar.get_width():.2f}" and bar.get_width() < box.x0
+            assert box.x1 < axis.get_xlim()[1]
+            for line in (chance, oracle, (chance + oracle) / 2):
+                assert not box.x0 < line < box.x1
+
+
 def test_hypothesis_bars():
     rows = [{"category": category, "images": 12, "top-1": 0.3, "top-5": 0.6, "chance": 0.05}
             for category in [*dict.fromkeys(h.category for h in HYPOTHESES), "all"]]  # fmt: skip

@@ -1,5 +1,6 @@
 """Figures of scores: each number in its place, against direct counting."""
 
+import matplotlib
 import numpy as np
 import pytest
 from figure_checks import assert_readable, said
@@ -95,6 +96,11 @@ def test_probe_heatmap_orders_rows_and_marks_the_best_of_each_panel():
         cells = [text for text in axis.texts if text.get_text() not in sides]
         assert [text.get_text() for text in cells if text.get_weight() == "bold"] == best
         assert axis.get_title("left") == title
+        black, white = ([p for p in axis.patches if p.get_edgecolor()[:3] == shade and p.get_zorder() > 1]
+                        for shade in ((0, 0, 0), (1, 1, 1)))  # fmt: skip
+        assert len(black) == len(white) == len(best)
+        for outer, inner in zip(black, white, strict=True):
+            assert outer.get_bbox().count_contains(inner.get_bbox().corners()) == 4
     cells = {text.get_text(): text.get_position() for text in left.texts}
     assert cells["\N{MINUS SIGN}0.20"] == (left.get_xticks()[1], 1) and cells["0.70"] == (left.get_xticks()[2], 0)
     assert [text.get_text() for text in left.get_xticklabels()] == ["before", "after"] * 2
@@ -124,16 +130,29 @@ def test_few_shot_bands_are_one_standard_deviation_of_the_seeds():
     band = axis.collections[0].get_paths()[0].vertices[:, 1]
     assert band.min() == pytest.approx(-3.3) and band.max() == pytest.approx(0.85)
     assert axis.lines[0].get_ydata() == pytest.approx([-3, 0.5, 0.8]) and axis.lines[1].get_linestyle() == "--"
-    assert axis.get_ylim() == (-0.25, 1) and axis.get_ylabel() == "$R^2$, redshift"
+    assert axis.get_ylim() == (-1, 1) and axis.get_ylabel() == "$R^2$, redshift"
+    result["r2"]["image"] = {"knn": r2 / 10}
+    assert score_figures.few_shot(result, "redshift").axes[0].get_ylim()[0] == pytest.approx(-0.33 - 0.05)
 
 
-def test_calibration_of_uniform_values_is_the_diagonal():
+def test_calibration_of_uniform_values_is_flat_and_of_narrow_predictions_is_not():
     uniform = (np.arange(1000) + 0.5) / 1000
-    figure = score_figures.calibration({"image": np.append(uniform, np.nan), "narrow": uniform**3})
+    pit = {"image": np.append(uniform, np.nan), "narrow": np.where(uniform < 0.5, 0.05, 0.95), "third": uniform}
+    figure = score_figures.calibration(pit)
     assert_readable(figure)
-    diagonal, narrow = (line for line in figure.axes[1].lines if line.get_label() in ("image", "narrow"))
-    np.testing.assert_allclose(diagonal.get_ydata(), diagonal.get_xdata(), atol=2e-3)
-    assert narrow.get_ydata()[50] < 0.4
+    *panels, coverage = figure.findobj(matplotlib.axes.Axes)
+    assert [axis.get_title("left") for axis in panels] == list(pit)
+    np.testing.assert_allclose(panels[0].patches[-1].get_data().values, 1)
+    np.testing.assert_allclose(panels[1].patches[-1].get_data().values, [5, *[0] * 8, 5])
+    lines = {line.get_label(): line for line in coverage.lines}
+    np.testing.assert_allclose(lines["image"].get_ydata(), 0, atol=2e-3)
+    # none lies within the central 90 %, so that coverage falls short by all of it; beyond, all do
+    x, short = lines["narrow"].get_data()
+    np.testing.assert_allclose(short, np.where(x < 0.895, -x, 1 - x), atol=1e-12)
+    band = coverage.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(1.96 * np.sqrt(0.25 / 1000)) and band.min() == -band.max()
+    low, high = coverage.get_ylim()
+    assert low < -0.89 and high > 0.1
 
 
 def test_noise_tolerance_writes_the_share_of_small_errors_at_each_level():

@@ -85,6 +85,26 @@ def test_spectrum_retrieval_draws_on_the_surveys_own_grid(galaxies):
     assert panels[-1].get_xlabel() == "observed wavelength [Å]"
 
 
+def test_lines_stay_within_the_axis_and_spikes_and_edges_do_not_set_it(galaxies):
+    import matplotlib.pyplot as plt
+
+    flux, row = galaxies["spectrum"][0].astype(float), np.arange(len(WAVELENGTH))
+
+    def drawn_with(place, height, width=6.0):
+        _, axis = plt.subplots()
+        spectrum_figures.draw_spectrum(axis, flux + height * np.exp(-0.5 * ((row - place) / width) ** 2))
+        return axis.get_ylim()[1], axis.lines[1].get_ydata()
+
+    usual = drawn_with(4000, 0)[0]
+    for height in (20, 40):
+        top, smoothed = drawn_with(4000, height)
+        assert np.nanmax(smoothed) > 0.6 * height and usual < np.nanmax(smoothed) < top
+    top, smoothed = drawn_with(4000, 2e3, width=0.1)  # of one pixel
+    assert np.nanmax(smoothed) > 190 and top < 50
+    at_ends, inside = [drawn_with(place, 50, width=2)[0] for place in (20, 7770)], drawn_with(4000, 50, width=2)[0]
+    assert max(at_ends) < 1.2 * usual < 2 * usual < inside
+
+
 def test_pairs_figure_has_an_image_and_a_spectrum_of_each(galaxies):
     rows = np.arange(3)
     ivar = np.ones_like(galaxies["spectrum"][rows])

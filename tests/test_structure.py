@@ -157,7 +157,12 @@ def test_table_of_outliers_is_ranked_by_the_better_of_its_ranks(tmp_path):
 
     targetid = np.array([39633345008634465, 2, 3, 4])
     isolation = {"image features": np.array([0.1, 0.9, 0.5, 0.2]), "spectrum features": np.array([4.0, 1, 2, 3])}
-    flags = {"artefact": np.array([b"", b"star", b"", b""]), "broad_line": np.array([1, 0, 0, 0])}
+    flags = {
+        "split": np.array(["test", "test", "validation", "test"]),
+        "redshift": np.array([0.123456, np.nan, 0.5, 0.25], np.float32),
+        "artefact": np.array([b"", b"star", b"", b""]),
+        "broad_line": np.array([1, 0, 0, 0]),
+    }
     structure.write_outliers(tmp_path / "outliers.csv", targetid, isolation, flags)
     table = pandas.read_csv(tmp_path / "outliers.csv", keep_default_na=False)
     # Ranks by image 4, 1, 2, 3 and by spectrum 1, 4, 3, 2: the first two have a 1, the others a 2, with sums alike.
@@ -166,6 +171,8 @@ def test_table_of_outliers_is_ranked_by_the_better_of_its_ranks(tmp_path):
     assert table["rank_spectrum_features"].tolist() == [1, 4, 3, 2]
     np.testing.assert_allclose(table["isolation_image_features"], isolation["image features"])
     assert table["artefact"].tolist() == ["", "star", "", ""] and table["broad_line"].tolist() == [1, 0, 0, 0]
+    assert table["split"].tolist() == ["test", "test", "validation", "test"]
+    assert table["redshift"].astype(str).tolist() == ["0.123456", "", "0.5", "0.25"]
     assert [path.name for path in tmp_path.iterdir()] == ["outliers.csv"]
     structure.write_outliers(tmp_path / "outliers.csv", targetid, {"image": isolation["image features"]}, {})
     assert pandas.read_csv(tmp_path / "outliers.csv")["TARGETID"].tolist() == [2, 3, 4, 39633345008634465]

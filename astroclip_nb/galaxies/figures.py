@@ -5,15 +5,18 @@ Galleries of images are in `galleries`, spectra in `spectrum_figures`, scores of
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patches import Ellipse
+from matplotlib.patches import Polygon
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from scipy.spatial import ConvexHull, cKDTree
 
 from ..figstyle import COLOURS, PAGE_WIDTH, SMALL, TYPE_COLOURS, TYPE_NAMES, label
 from .structure import small_islands
 
 CONTAINED = (0.95, 0.68, 0.32)  # shares of the galaxies within the density contours, outermost first
 ORIGINS = {"image": "from the image", "spectrum": "from the spectrum", "cross-modal": "across: image to spectra"}
+RING_MARGIN = 0.012  # between a ring and the galaxies in it, as a share of the axis
 MOST_RINGS = 8  # around small islands of a map; more would be clutter
 
 
@@ -121,16 +124,62 @@ def umap_axis(axis, points):
     return np.clip(1.2e4 / len(points), 0.5, 8)
 
 
-def ring(axis, members, colour="black", name=""):
-    """A thin ring around the points ``members`` (M, 2) of a small island, for the eye to find it, and its name."""
-    low, high = members.min(0), members.max(0)
-    margin = 0.03 * np.array([np.ptp(axis.get_xlim()), np.ptp(axis.get_ylim())])
-    width, height = np.sqrt(2) * (high - low) + 2 * margin
-    centre = (low + high) / 2
-    axis.add_patch(Ellipse(centre, width, height, fill=False, ec=colour, lw=0.8, clip_on=False))
-    style = {"size": SMALL, "color": colour, "va": "center", "zorder": 4}  # above the galaxies it may fall on
-    halo = [withStroke(linewidth=2, foreground="white")]
-    axis.annotate(name, centre + [width / 2, 0], (2, 0), textcoords="offset points", path_effects=halo, **style)
+def enclosing_ellipse(points, margin, n=90):
+    """The smallest ellipse around ``points`` (M, 2) and what is within ``margin`` (2,) of each: outline (n, 2).
+
+    By the algorithm of Khachiyan (1996), stopped after 300 steps and then scaled to hold every point.
+    """
+    points = (points[:, None] + np.array([[1, 0], [-1, 0], [0, 1], [0, -1]]) * margin).reshape(-1, 2)
+    points = points[ConvexHull(points).vertices]
+    lifted, weight = np.column_stack([points, np.ones(len(points))]), np.full(len(points), 1 / len(points))
+    for _ in range(300):
+        distance = np.einsum("ij,jk,ik->i", lifted, np.linalg.inv((lifted.T * weight) @ lifted), lifted)
+        farthest = distance.argmax()
+        step = (distance[farthest] - 3) / (3 * (distance[farthest] - 1))
+        weight *= 1 - step
+        weight[farthest] += step
+    centre = weight @ points
+    shape = np.linalg.cholesky(np.cov(points.T, aweights=weight, ddof=0))
+    radius = np.linalg.norm(np.linalg.solve(shape, (points - centre).T), axis=0).max()
+    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    return centre + radius * np.column_stack([np.cos(angle), np.sin(angle)]) @ shape.T
+
+
+def rings(axis, islands, colours=None):
+    """A thin ring around each small island, for the eye to find it; they are returned in shares of the axis.
+
+    islands : {name: points (M, 2)}; colours : {name: colour}, black without.
+    """
+    low, high = np.transpose([axis.get_xlim(), axis.get_ylim()])
+    outlines = {}
+    for name, members in islands.items():
+        outlines[name] = enclosing_ellipse((members - low) / (high - low), np.full(2, RING_MARGIN))
+        style = {"fill": False, "ec": "black" if colours is None else colours[name], "lw": 0.8, "clip_on": False}
+        axis.add_patch(Polygon(low + outlines[name] * (high - low), **style))
+    return outlines
+
+
+def name_rings(axis, points, outlines, colours):
+    """The name of each of the ``outlines`` of `rings` beside it, where the fewest of the galaxies (N, 2) are.
+
+    A name falls neither on another ring nor on another name where there is any such place.
+    """
+    low, high = np.transpose([axis.get_xlim(), axis.get_ylim()])
+    galaxies, taken = (points - low) / (high - low), []
+    for name, outline in outlines.items():
+        centre = outline.mean(0)
+        outward = (outline - centre) / np.linalg.norm(outline - centre, axis=1, keepdims=True)
+        places = (outline[None] + outward * np.array([0.028, 0.05, 0.075])[:, None, None]).reshape(-1, 2)
+        others = np.concatenate([np.empty((0, 2)), *(o for other, o in outlines.items() if other != name), *taken])
+        near = cKDTree(galaxies).query_ball_point(places, 0.025, return_length=True)
+        hidden = cKDTree(others).query_ball_point(places, 0.035, return_length=True) if len(others) else 0
+        inside = sum(Path(o).contains_points(places) for other, o in outlines.items() if other != name)
+        beyond = ((places < 0.02) | (places > 0.98)).any(1)
+        place = places[np.argmin(near + 1e4 * (hidden + inside + beyond))]
+        taken.append(place[None])
+        halo = [withStroke(linewidth=2, foreground="white")]
+        style = {"size": SMALL, "color": colours[name], "ha": "center", "va": "center", "zorder": 4}
+        axis.text(*place, str(name), transform=axis.transAxes, path_effects=halo, **style)
 
 
 def umap_panels(points, columns, title=None, labels=None):
@@ -141,7 +190,7 @@ def umap_panels(points, columns, title=None, labels=None):
     are few enough to stand out.
     """
     small = () if labels is None else small_islands(labels)
-    ringed = [points[labels == island] for island in small] if len(small) <= MOST_RINGS else []
+    islands = {island: points[labels == island] for island in small} if len(small) <= MOST_RINGS else {}
     n_rows = -(-len(columns) // 2)
     n_columns = min(2, len(columns))
     figure, axes = plt.subplots(
@@ -156,8 +205,7 @@ def umap_panels(points, columns, title=None, labels=None):
     for axis, (name, values) in zip(axes.flat, columns.items(), strict=False):
         values = text_column(np.asarray(values))
         style = {"s": umap_axis(axis, points), "lw": 0, "rasterized": True}
-        for members in ringed:
-            ring(axis, members)
+        rings(axis, islands)
         if values.dtype.kind in "UO":
             for k, group in enumerate(np.unique(values)):
                 colour = TYPE_COLOURS.get(group, f"C{k}")

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from ..figstyle import COLOURS, GROUP_COLOURS, NOISE_COLOUR, PAGE_WIDTH, SMALL
-from .figures import ring, umap_axis
+from .figures import name_rings, rings, umap_axis
 from .images import central_crop, rgb
 from .structure import outlier_recall, small_islands
 
@@ -215,16 +215,15 @@ def islands(points, labels, images, columns=5, most=8, also=(), artefact=None, s
     left.scatter(
         *points[~np.isin(labels, groups)].T, s=3 * size, marker="x", color="black", lw=0.8, rasterized=True
     )
-    ringed = small_islands(labels)
-    for group, colour in group_colours(groups).items():
-        members = points[labels == group]
-        left.scatter(*members.T, s=size, color=colour, lw=0, rasterized=True)
-        if group in ringed:
-            ring(left, members, colour, str(group))
+    colours, small = group_colours(groups), small_islands(labels)
+    for group, colour in colours.items():
+        left.scatter(*points[labels == group].T, s=size, color=colour, lw=0, rasterized=True)
+    outlines = rings(left, {group: points[labels == group] for group in groups if group in small}, colours)
+    name_rings(left, points, outlines, colours)
     others = n_clusters - sum(group >= 0 for group in groups)
     left.set_title(
         f"DBSCAN: {n_clusters} clusters, {np.mean(labels == -1):.1%} noise"
-        + (f"\n({others} small ones: crosses)" if others else "")
+        + (f"\n({others} small {'one' if others == 1 else 'ones'}: crosses)" if others else "")
     )
     draw_groups(right, labels, images, groups, columns, artefact, seed, lines)
     return figure

@@ -10,6 +10,7 @@ from ..figstyle import COLOURS, CYCLE, PAGE_WIDTH, SMALL, label
 
 MARKERS = "osD^vP"
 LEAST_R2 = -0.1  # drawn in its place; below, a score is written at the edge
+LEAST_BAND = -1.0  # down to which the bands of few labels are drawn
 
 
 def modality_colour(name, k=0):
@@ -169,6 +170,9 @@ def heat_panel(axis, x, r2, shades):
             shade = shades(np.clip(value, 0, 1)) if np.isfinite(value) else (1, 1, 1, 1)
             edge = {"ec": "black", "lw": 1.3, "zorder": 2} if column == best else {"ec": "white", "lw": 0.8}
             axis.add_patch(plt.Rectangle((x[column] - 0.5, y - 0.5), 1, 1, fc=shade, **edge))
+            if column == best:  # white within black: one of them shows, however dark the cell
+                inner = {"fill": False, "ec": "white", "lw": 1.2, "zorder": 3}
+                axis.add_patch(plt.Rectangle((x[column] - 0.44, y - 0.4), 0.88, 0.8, **inner))
             dark = np.dot(shade[:3], (0.3, 0.59, 0.11)) < 0.55
             style = {"color": "white" if dark else "black", "weight": "bold" if column == best else "normal"}
             axis.text(x[column], y, written(value), ha="center", va="center", size=SMALL, **style)
@@ -203,7 +207,7 @@ def few_shot(result, quantity):
     result : what `properties.few_shot` returned for ``quantity``. Bands span one standard deviation of the seeds.
     """
     figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 3.0), layout="constrained")
-    lowest = 0.0
+    lowest = 0.0  # of the bands, which the axis holds down to LEAST_BAND
     for k, (side, models) in enumerate(result["r2"].items()):
         for model, r2 in models.items():
             mean, deviation = r2.mean(1), r2.std(1)
@@ -212,9 +216,9 @@ def few_shot(result, quantity):
             marker = MARKERS[k % len(MARKERS)]
             axis.plot(result["counts"], mean, style, marker=marker, ms=4, color=colour, label=f"{side}, {name}")
             axis.fill_between(result["counts"], mean - deviation, mean + deviation, color=colour, alpha=0.15, lw=0)
-            lowest = min(lowest, mean.min())
+            lowest = min(lowest, (mean - deviation).min())
     axis.set(xscale="log", xlabel="labelled galaxies", ylabel=f"$R^2$, {label(quantity)}")
-    axis.set_ylim(max(-0.25, lowest - 0.05), 1)
+    axis.set_ylim(max(LEAST_BAND, lowest - 0.05), 1)
     axis.legend(loc="lower right", handlelength=3)
     return figure
 
@@ -241,26 +245,42 @@ def noise_tolerance(found, tolerance=0.05):
 
 
 def calibration(pit):
-    """Are the predicted distributions right? Histogram of the probability integral transform, and coverage.
+    """Are the predicted distributions right? Histograms of the probability integral transform, and coverage.
 
-    pit : {name: (N,) values of the predicted cumulative distribution at the truth}, uniform where the
-    prediction is calibrated. The grey band holds 95 % of what N uniform draws give. Coverage at c is the
-    share of truths within the central interval of probability c.
+    pit : {name: (N,) values of the predicted cumulative distribution at the truth}, uniform where the prediction
+    is calibrated; a panel each, and a line of its colour at the right. Coverage at c is the share of truths within
+    the central interval of probability c, drawn less c. Grey bands hold 95 % of what as many uniform draws give,
+    bin by bin and c by c; that of coverage is for the fewest of the N.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9), layout="constrained")
-    bins, nominal = np.linspace(0, 1, 21), np.linspace(0, 1, 101)
-    for k, (name, values) in enumerate(pit.items()):
-        values = values[np.isfinite(values)]
+    rows, bins, nominal = -(-len(pit) // 2), np.linspace(0, 1, 11), np.linspace(0, 1, 101)
+    figure = plt.figure(figsize=(PAGE_WIDTH, 1.3 * rows + 0.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
+    panels = left.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+    coverage = right.subplots()
+    known = {name: values[np.isfinite(values)] for name, values in pit.items()}
+    for axis in panels.flat[len(pit) :]:
+        axis.remove()
+    for k, (axis, (name, values)) in enumerate(zip(panels.flat, known.items(), strict=False)):
         spread = 1.96 * np.sqrt((len(bins) - 2) / len(values))
-        left.axhspan(1 - spread, 1 + spread, color="0.9", lw=0, zorder=0)
-        style = {"color": modality_colour(name, k), "label": name}
-        left.hist(values, bins, density=True, histtype="step", lw=1.3, **style)
-        right.plot(nominal, np.mean(2 * np.abs(values - 0.5) <= nominal[:, None], axis=1), **style)
-    left.axhline(1, color="0.5", lw=0.9, ls="--")
-    right.plot([0, 1], [0, 1], color="0.5", lw=0.9, ls="--")
-    left.set(xlabel="predicted cumulative probability of the truth", ylabel="density", xlim=(0, 1))
-    right.set(xlabel="nominal coverage", ylabel="measured coverage", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    right.legend(loc="upper left", fontsize=SMALL)
+        axis.axhspan(1 - spread, 1 + spread, color="0.88", lw=0, zorder=0)
+        axis.axhline(1, color="0.4", lw=0.9, ls="--", zorder=3)
+        colour = modality_colour(name, k)
+        density = np.histogram(values, bins, density=True)[0]
+        axis.stairs(density, bins, fill=True, color=colour, alpha=0.3, lw=0)
+        axis.stairs(density, bins, color=colour, lw=1.3, baseline=None)
+        axis.set_title(name, size=8)
+        difference = np.mean(2 * np.abs(values - 0.5) <= nominal[:, None], axis=1) - nominal
+        coverage.plot(nominal, difference, color=colour, ls=("-", "--", "-.", ":")[k % 4], label=name)
+    panels[0, 0].set(xlim=(0, 1), xticks=[0, 0.5, 1])
+    panels[0, 0].set_ylim(0, max(1.5, panels[0, 0].get_ylim()[1]))
+    spread = 1.96 * np.sqrt(nominal * (1 - nominal) / min(len(values) for values in known.values()))
+    coverage.fill_between(nominal, -spread, spread, color="0.88", lw=0, zorder=0)
+    coverage.axhline(0, color="0.4", lw=0.9, ls="--", zorder=0)
+    coverage.set(xlabel="nominal coverage", ylabel="measured less nominal coverage", xlim=(0, 1))
+    coverage.margins(y=0.1)
+    right.legend(loc="outside upper center", ncols=2, handlelength=2.2)
+    left.supxlabel("predicted cumulative probability of the truth", size=9)
+    left.supylabel("density", size=9)
     return figure
 
 

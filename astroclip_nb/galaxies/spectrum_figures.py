@@ -15,6 +15,8 @@ from .pairs import WAVELENGTH
 
 MOST_DRAWN = 10  # real galaxies, one below the other on a page; a DESI file holds up to 500
 HIGHEST = 2.2  # of stacked spectra, in units of their scale: lines may rise over the spectra above, not over all
+TALLEST = 5  # of a single spectrum, in units of its range from percentile 1 to 99.7; or one spike squeezes the rest
+EDGE = 100  # pixels at each end, where few photons or half a line make spikes
 STEP = 4  # pixels between drawn points; smoothed spectra hold nothing finer
 WAVELENGTH_LABEL = "observed wavelength [Å]"
 
@@ -119,15 +121,19 @@ def spectrum_retrieval(answers, spectra, images, redshift, ivar=None):
 
 
 def draw_spectrum(axis, flux, ivar=None, redshift=None, truth=None, spacing=0.021):
-    """One spectrum (7781,): pixels pale, smoothed black, and the noiseless truth where it is known."""
+    """One spectrum (7781,): pixels pale, smoothed black, and the noiseless truth where it is known.
+
+    The axis holds the lines of the smoothed spectrum; what rises above TALLEST, or near an end, may be cut off.
+    """
     smoothed = smooth(flux, ivar)
     axis.plot(WAVELENGTH[::2], flux[::2], color="0.82", lw=0.3, rasterized=True)
     axis.plot(WAVELENGTH[::STEP], smoothed[::STEP], color="black", lw=0.7)
     if truth is not None:
         axis.plot(WAVELENGTH[::STEP], truth[::STEP], color=COLOURS["spectrum"], lw=0.7)
     low, high = np.nanpercentile(smoothed, [1, 99.7])
-    margin = 0.35 * (high - low)
-    axis.set(xlim=(WAVELENGTH[0], WAVELENGTH[-1]), ylim=(min(low, 0) - margin, high + margin))
+    size = high - low
+    top = np.clip(np.nanmax(smoothed[EDGE:-EDGE]) + 0.1 * size, high + 0.35 * size, low + TALLEST * size)
+    axis.set(xlim=(WAVELENGTH[0], WAVELENGTH[-1]), ylim=(min(low, 0) - 0.35 * size, top))
     if redshift is not None:
         mark_lines(axis, redshift, spacing)
 
@@ -272,13 +278,14 @@ def outliers(spectra, isolation, redshift, targetid, broad_line=None, ivar=None,
         z = redshift[row] if np.isfinite(redshift[row]) else None
         draw_spectrum(axis, flux[k], None if noise is None else noise[k], z, spacing=0.05)
         low, high = axis.get_ylim()
-        axis.set_ylim(low, high + 0.35 * (high - low))  # room for what it is
+        axis.set_ylim(low, high + 0.3 * (high - low))  # room for what it is
         text = f"{targetid[row]}, $z$ {'unknown' if z is None else f'{z:.3f}'}"
         if broad_line is not None and broad_line[row]:
             text += ", broad lines"
             axis.spines[:].set(visible=True, color=COLOURS["spectrum"], linewidth=1.8)
-        style = {"size": SMALL, "ha": "right", "va": "top", "bbox": {"fc": "white", "lw": 0, "pad": 1}}
-        axis.text(0.985, 0.94, text, transform=axis.transAxes, **style)
+        behind = {"fc": "white", "alpha": 0.8, "lw": 0, "pad": 1}
+        style = {"size": SMALL, "ha": "right", "va": "top", "bbox": behind}
+        axis.text(0.985, 0.96, text, transform=axis.transAxes, **style)
         axis.tick_params(labelbottom=k >= len(rows) - 2)
         if k >= len(rows) - 2:
             axis.set_xlabel(WAVELENGTH_LABEL)
@@ -327,4 +334,5 @@ def real_galaxies(spectra, redshift, predicted, nearest, images, names, ivar=Non
     residual.axhline(0, color="0.6", lw=0.8, ls="--")
     residual.plot(redshift, (predicted - redshift) / (1 + redshift), "o", color=COLOURS["spectrum"], ms=5)
     residual.set(xlim=limits, xlabel="catalogue redshift", ylabel=r"$\Delta z / (1 + z)$")
+    residual.margins(y=0.2)
     return figure

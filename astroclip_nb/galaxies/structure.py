@@ -185,7 +185,9 @@ def write_outliers(path, targetid, isolation, flags):
     """Write a ranked table of N galaxies as CSV, the most isolated of any space first.
 
     isolation : {space: (N,) from `outliers`}, each a column and its rank (1: most isolated) another; flags : {name:
-    (N,) bytes, str or numbers}, what is known of them. Galaxies are in order of their best rank, then of the sum.
+    (N,) bytes, str or numbers}, what is known of them, empty where a number is NaN. Galaxies are in order of the
+    best of their ranks, then of the sum: with two spaces the first of each stand at the top, whatever their
+    rank in the other.
     """
     order = {space: np.argsort(-values, kind="stable") for space, values in isolation.items()}
     rank = {space: np.argsort(rows) + 1 for space, rows in order.items()}
@@ -195,7 +197,10 @@ def write_outliers(path, targetid, isolation, flags):
         name = space.replace(" ", "_")
         columns |= {f"isolation_{name}": [f"{value:.6g}" for value in values], f"rank_{name}": rank[space]}
     for name, values in flags.items():
-        columns[name] = values.astype(str) if values.dtype.kind == "S" else values
+        if values.dtype.kind == "f":
+            columns[name] = [f"{value:.6g}" if np.isfinite(value) else "" for value in values]
+        else:
+            columns[name] = values.astype(str) if values.dtype.kind == "S" else values
     with replacing(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

@@ -54,7 +54,10 @@ def gallery(images, titles, columns, simulated):
         axis.axis("off")
     for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
         _show(axis, image)
-        axis.set_title(textwrap.fill(title, 13, break_long_words=False), fontsize=SMALL, loc="center", pad=2)
+        lines = textwrap.wrap(title, 12, break_long_words=False)
+        if len(lines) > 3:
+            lines = textwrap.wrap(title, 13, break_long_words=False)
+        axis.set_title("\n".join(lines), fontsize=SMALL, loc="center", pad=2)
     return _stamp(figure, simulated)
 
 
@@ -182,6 +185,15 @@ def text_to_image(images, queries, relevant, simulated, title):
     return _stamp(figure, simulated)
 
 
+def free_place(end, lines, width, gap=0.012):
+    """Where a number of ``width`` begins: right of the end of its bar, beyond any line that would cross it."""
+    place = end + gap
+    for line in sorted(lines):
+        if place - gap < line < place + width:
+            place = line + gap
+    return place
+
+
 def bars_by_part(values, chance, oracle, simulated):
     """Top-10 % by what is kept of the caption, a panel for each set of images.
 
@@ -192,15 +204,18 @@ def bars_by_part(values, chance, oracle, simulated):
     for axis, (title, by_model) in zip(axes[0], values.items(), strict=True):
         parts = list(next(iter(by_model.values())))
         width = 0.8 / len(by_model)
+        lines = chance[title], oracle[title], (chance[title] + oracle[title]) / 2
         for i, (name, by_part) in enumerate(by_model.items()):
             place = np.arange(len(parts)) + (i - (len(by_model) - 1) / 2) * width
             bars = axis.barh(place, list(by_part.values()), width, label=name, color=STYLES[name]["color"])
-            behind = dict(facecolor="white", edgecolor="none", pad=0.5)  # so that no line crosses a number
-            axis.bar_label(bars, fmt="%.2f", fontsize=SMALL, padding=2, bbox=behind)
+            for bar in bars:
+                place = free_place(bar.get_width(), lines, width=0.048 * len(values))
+                middle = bar.get_y() + bar.get_height() / 2
+                axis.text(place, middle, f"{bar.get_width():.2f}", fontsize=SMALL, va="center_baseline")
         axis.axvline(chance[title], color="black", ls="--", lw=0.9, label="chance")
         axis.axvline(oracle[title], color="black", ls=":", lw=1.1, label="class oracle")
-        axis.axvline((chance[title] + oracle[title]) / 2, color="0.6", lw=0.8, label="half way")
-        axis.set(xlabel="top-10 % accuracy", xlim=(0, 1.08), title=title)
+        axis.axvline(lines[2], color="0.6", lw=0.8, label="half way")
+        axis.set(xlabel="top-10 % accuracy", xlim=(0, 1.15), xticks=np.arange(6) / 5, title=title)
         axis.set_yticks(np.arange(len(parts)), parts)
     axes[0, 0].invert_yaxis()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
