@@ -12,8 +12,8 @@ SIDES = ("image", "spectrum", "cross-modal")
 DENSITIES = {
     "image": "images",
     "spectrum": "spectra",
-    "cross-modal": "across, nearest neighbours",
-    "cross-modal, InfoNCE": "across, InfoNCE",
+    "cross-modal": "nearest neighbours across",
+    "cross-modal, InfoNCE": "InfoNCE across",
 }
 FEW = 100  # up to which galaxies are counted, not given as a share
 ACROSS, WITHIN = "as reported", "contrast within spectra too"  # ablations, by their names
@@ -80,18 +80,17 @@ def coverage_table(density, n):
 
 def coverage_verdict(density, n):
     """Sentences on which coverages, of ``n`` galaxies, are more than two standard errors off."""
-    narrow, wide, total = [], [], 0
+    off, total = {}, 0
     for kind, name in DENSITIES.items():
         for level, share in density[kind]["coverage"].items() if kind in density else ():
             total += 1
-            off = (share - int(level) / 100) / _binomial_error(level, n)
-            if abs(off) > 2:
-                (narrow if off < 0 else wide).append(f"at {level} % of {name}")
-    told = (
-        f"{total - len(narrow) - len(wide)} of the {total} coverages are within two standard errors of the nominal."
-    )
-    for which, names in (("less", narrow), ("more", wide)):
-        told += f" {which.capitalize()} is covered {'; '.join(names)}." if names else ""
+            excess = (share - int(level) / 100) / _binomial_error(level, n)
+            if abs(excess) > 2:
+                off.setdefault((level, "wide" if excess > 0 else "narrow"), []).append(name)
+    within = total - sum(map(len, off.values()))
+    told = f"Within two standard errors of the nominal are {within} of the {total} coverages (19 of 20 by chance)."
+    for (level, how), names in sorted(off.items()):
+        told += f" The {level} % intervals are too {how} for {', '.join(names)}."
     return told
 
 
@@ -203,12 +202,12 @@ def correlated_noise(damaged, binning, correlated, step=0.8):
     if not any("correlated" in name for name in damaged):
         return ""
     width = max(binning, 4)
-    where = f"in the bins of the encoder, {step * width:g} Å," if binning == width else f"over {step * width:g} Å"
+    where = f"Over {step * width:g} Å" + (", a bin of the encoder," if binning == width else "")
+    white, also = noise_growth(width, 1), noise_growth(width, correlated)
     return (
-        f"Half the signal to noise is that of single bins of {step:g} Å. Noise that is independent from bin to bin "
-        f"before grows {where} {noise_growth(width, 1):.3g} times in variance by the white noise and "
-        f"{noise_growth(width, correlated):.3g} times by the correlated one, which over the width of a line is the "
-        "greater damage too."
+        f"Half the signal to noise is meant for single bins of {step:g} Å. {where} the white noise makes the "
+        f"variance {white:.3g} times as large and the correlated noise {also:.3g} times, if the noise before is "
+        "independent from bin to bin; over the width of a line, too, the correlated one is more."
     )
 
 
@@ -248,8 +247,8 @@ def effect_within_spectra(variants):
     recall = [f"{100 * row['recall@10']:.1f} ± {100 * row['recall@10 error']:.1f} %" for row in pair]
     r2 = [with_error(row["redshift/spectrum"]) for row in pair]
     return (
-        f"In section 7 it changes recall@10 from {recall[0]} to {recall[1]}, and R² of redshift from spectra from "
-        f"{r2[0]} to {r2[1]}."
+        f"In section 7 contrast within spectra changes recall@10 from {recall[0]} to {recall[1]}, and R² of "
+        f"redshift from spectra from {r2[0]} to {r2[1]}."
     )
 
 
@@ -260,9 +259,9 @@ def spectra_without_it(before, variants):
     if not before or None in after.values():
         return ""
     return (
-        f"R² of redshift from spectra is {with_error(before)} before the heads. After those of section 7 "
-        f"trained across the two alone it is {with_error(after[ACROSS])}; after those of shuffled pairs, which "
-        f"cannot learn what images show, {with_error(after['shuffled pairs'])}."
+        f"R² of redshift from spectra is {with_error(before)} before the heads. After heads of "
+        f"section 7 trained across the two alone it is {with_error(after[ACROSS])}; after those of shuffled pairs, "
+        f"which cannot learn what images show, {with_error(after['shuffled pairs'])}."
     )
 
 
