@@ -217,3 +217,13 @@ def test_the_shipped_encoder_finds_redshifts_of_real_spectra(shared_data):
     predicted = properties.knn_predict(features(simulated), simulated["redshift"], features(real), 8)
     error = robustness.redshift_errors(real["redshift"], predicted)
     assert len(error) == 6 and np.median(error) <= 0.02 and (error <= 0.05).sum() >= 5
+
+
+def test_what_training_sees_is_told_as_its_views_are_made():
+    """Spikes beyond any noise that is left in masked-free spectra, and neighbours that vary together."""
+    flux, ivar = torch.zeros(400, 7781), torch.ones(400, 7781)
+    worse, weight = spectra.degrade(flux + 50, ivar, torch.Generator().manual_seed(0))
+    steps = (worse[:, 1:] - worse[:, :-1]) * weight[:, 1:].sqrt() / 2**0.5
+    assert (steps.abs() > 8).any(1).float().mean() > 0.1, "unmasked outliers"
+    assert ((weight > 0).any(1) & (steps.std(1) < 0.7)).float().mean() > 0.05, "correlated noise"
+    assert "unmasked outliers; other pixels and a lower" in robustness.VIEWS_OF_TRAINING

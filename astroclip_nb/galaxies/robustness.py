@@ -9,6 +9,12 @@ from .resampling import STEP, overlap, resample
 
 DESI_FWHM = 1.65  # A, of a line that has no width of its own; much the same from 3600 to 9824 A
 LOW_RESOLUTION = 1500  # wavelength over FWHM; about that of SDSS in the blue
+CORRELATED = 5  # bins, 4 A, of the running mean that correlates noise
+MOST_TESTED = 1000  # test galaxies whose spectra notebook 08 damages
+VIEWS_OF_TRAINING = (  # what `spectra.degrade` does, and which of `DAMAGES` it never does
+    "The views of training have missing arms, masked ranges, tilts, white and correlated noise, and unmasked "
+    "outliers; other pixels and a lower resolution they never have."
+)
 
 
 def errors_with_noise(flux, ivar, redshift, predict, levels, draws=8, seed=0):
@@ -70,8 +76,7 @@ def predict_damaged(flux, ivar, redshift, predict, seed=0):
     flux, ivar (N, 7781); redshift (N,), NaN where unknown; predict(flux, ivar) gives redshifts. Spectra of which a
     damage leaves no bin are left out, as is a damage that leaves none of them.
 
-    The views of training (`spectra.degrade`) have missing arms, masked ranges, tilts of some 15 %, noise, also
-    correlated, and unmasked outliers; other pixels and a lower resolution they never have.
+    Which of these training has seen is told by `VIEWS_OF_TRAINING`.
     """
     found = {}
     for name, damage in DAMAGES.items():
@@ -145,10 +150,13 @@ def half_signal_white(flux, ivar, rng):
 
 
 def half_signal_correlated(flux, ivar, rng):
-    """As much noise, a running mean over five bins (4 A), as left by resampling from coarser pixels."""
+    """As much noise in every bin, a running mean over `CORRELATED`, as left by resampling from coarser pixels.
+
+    Over several bins, as those of an encoder or a line, it is more than white noise of the same variance.
+    """
     n, length = flux.shape
-    total = rng.standard_normal((n, length + 5), np.float32).cumsum(1, np.float64)
-    return _twice_the_noise(flux, ivar, (total[:, 5:] - total[:, :-5]) / 5**0.5)
+    total = rng.standard_normal((n, length + CORRELATED), np.float32).cumsum(1, np.float64)
+    return _twice_the_noise(flux, ivar, (total[:, CORRELATED:] - total[:, :-CORRELATED]) / CORRELATED**0.5)
 
 
 def _twice_the_noise(flux, ivar, noise):
