@@ -100,8 +100,7 @@ def test_speed_is_the_measured_one(column, file):
     results = json.loads((REPOSITORY / "benchmarks" / f"{file}.json").read_text())
     assert results["machine"]["amx_bf16"] == (file == "results_amx")
     for start, values in speeds(results).items():
-        if not (file == "results" and start == "| top 10 of"):  # of these rows the code is newer
-            assert row(start)[column] == " / ".join(values), start
+        assert row(start)[column] == " / ".join(values), start
 
 
 def speeds(results):
