@@ -144,10 +144,10 @@ def run_size(
     in `run_variant`. Returns what that does, and n_parameters of both encoders.
     """
     torch.manual_seed(seed)
-    size, label = SIZES[size], size
-    towers = encoders.ImageEncoder(**size.image), encoders.SpectrumEncoder(**size.spectrum)
+    wanted = SIZES[size]
+    towers = encoders.ImageEncoder(**wanted.image), encoders.SpectrumEncoder(**wanted.spectrum)
     heads = alignment.make_heads(*(tower.n_features for tower in towers), seed=seed)
-    thinned, epochs = _thinned(split, size.train_fraction, seed), epochs * round(1 / size.train_fraction)
+    thinned, epochs = _thinned(split, wanted.train_fraction, seed), epochs * round(1 / wanted.train_fraction)
     train = np.flatnonzero(thinned == "train")
     steps_each = len(train) // batch_size_for(train, batch_size)
     history = alignment.align_fresh(
@@ -157,7 +157,7 @@ def run_size(
         cosine_config(epochs, steps_each, learning_rate, 1e-2, precision, seed),
         folder,
         batch_size=batch_size,
-        label=label,
+        label=size,
         progress=progress,
     )
     features = cache_features(
