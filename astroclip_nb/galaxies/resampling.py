@@ -69,16 +69,23 @@ def resample(wavelength, flux, ivar=None):
     edges, gaps = _edges(wavelength)
     flux, weight = (np.insert(array, gaps, 0, axis=1) for array in (flux, weight))
     shared = overlap(edges, _edges(WAVELENGTH)[0])
-    good = weight > 0
-    variance = np.divide(1, weight, out=np.zeros_like(weight), where=good)
-    covered = (shared @ good.T).T
-    known = covered >= STEP / 2
-    spectrum = np.divide((shared @ flux.T).T, covered, out=np.zeros_like(covered), where=known)
-    if ivar is None:
-        return spectrum.astype(np.float32), known.astype(np.float32)
-    spread = (shared.power(2) @ variance.T).T
-    new_ivar = np.divide(covered**2, spread, out=np.zeros_like(covered), where=known)
-    return spectrum.astype(np.float32), new_ivar.astype(np.float32)
+    spectrum, new_ivar = weighted_mean(shared, flux, weight, STEP / 2)
+    return spectrum.astype(np.float32), (new_ivar if ivar is not None else new_ivar > 0).astype(np.float32)
+
+
+def weighted_mean(weights, flux, ivar, least):
+    """Means of spectra (N, n) over their valid bins, by sparse ``weights`` (M, n), and their ivar: (N, M) each.
+
+    Both are 0 where the valid bins have less than the weight ``least``, a number or (M,). Correlations between
+    neighbours are not kept.
+    """
+    good = np.isfinite(flux) & (ivar > 0)
+    variance = np.divide(1, ivar, out=np.zeros(ivar.shape), where=good)
+    total = (weights @ good.T.astype(float)).T
+    known = total >= least
+    mean = np.divide((weights @ np.where(good, flux, 0).T).T, total, out=np.zeros_like(total), where=known)
+    spread = (weights.power(2) @ variance.T).T
+    return mean, np.divide(total**2, spread, out=np.zeros_like(total), where=known)
 
 
 def _masked(flux, ivar):

@@ -5,7 +5,7 @@ import numpy as np
 from ..errors import InputError
 from .pairs import WAVELENGTH
 from .properties import labelled, scores
-from .resampling import STEP, overlap, resample
+from .resampling import STEP, overlap, resample, weighted_mean
 
 DESI_FWHM = 1.65  # A, of a line that has no width of its own; much the same from 3600 to 9824 A
 LOW_RESOLUTION = 1500  # wavelength over FWHM; about that of SDSS in the blue
@@ -181,7 +181,7 @@ def through_sdss_pixels(flux, ivar, rng):
     pixels = np.arange(np.ceil(1e4 * first), np.floor(1e4 * last) + 1)
     bins = np.append(WAVELENGTH, WAVELENGTH[-1] + STEP) - STEP / 2
     shared = overlap(bins, 10 ** (1e-4 * (np.append(pixels, pixels[-1] + 1) - 0.5)))
-    return resample(10 ** (1e-4 * pixels), *_weighted_mean(shared, flux, ivar))
+    return resample(10 ** (1e-4 * pixels), *_mean(shared, flux, ivar))
 
 
 def smoothed(flux, ivar, rng):
@@ -196,22 +196,13 @@ def smoothed(flux, ivar, rng):
     inside = (column >= 0) & (column < length)
     weight = np.exp(-0.5 * (reach / sigma[:, None]) ** 2).ravel()
     kernel = sparse.csr_matrix((weight[inside], (row[inside], column[inside])), (length, length))
-    flux, smooth_ivar = _weighted_mean(kernel, flux, ivar)
+    flux, smooth_ivar = _mean(kernel, flux, ivar)
     return flux, np.where(ivar > 0, smooth_ivar, 0)
 
 
-def _weighted_mean(weight, flux, ivar):
-    """Means over the valid bins of spectra (N, L), by a sparse weight (M, L), and their ivar: both (N, M).
-
-    Correlations between neighbours are not kept; where valid bins have less than half of the weight, both are 0.
-    """
-    good = np.isfinite(flux) & (ivar > 0)
-    variance = np.divide(1, ivar, out=np.zeros(ivar.shape), where=good)
-    total = (weight @ good.T.astype(float)).T
-    known = total >= np.asarray(weight.sum(1)).ravel() / 2
-    mean = np.divide((weight @ np.where(good, flux, 0).T).T, total, out=np.zeros_like(total), where=known)
-    spread = (weight.power(2) @ variance.T).T
-    return mean, np.divide(total**2, spread, out=np.zeros_like(total), where=known)
+def _mean(weights, flux, ivar):
+    """`weighted_mean` where valid bins have half of the weight."""
+    return weighted_mean(weights, flux, ivar, np.asarray(weights.sum(1)).ravel() / 2)
 
 
 # What happens to real spectra, as functions (flux, ivar, rng) of spectra (N, 7781) that return both anew.
