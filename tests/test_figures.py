@@ -126,16 +126,17 @@ def test_umap_rings_small_islands_unless_they_are_many():
     assert not figures.umap_panels(points, {"redshift": points[:, 0]}, labels=many).axes[0].patches
 
 
-def test_the_ellipse_around_points_is_the_smallest():
-    """Around a rectangle, however turned: through its corners, half axes sqrt(2) times its half sides."""
+def test_the_outline_around_points_is_their_hull_and_a_margin():
+    """Around a turned rectangle of 6 by 2: nowhere nearer to it than the margin, and the area Steiner gives."""
     turn = np.array([[0.8, -0.6], [0.6, 0.8]])
     corners = np.array([[3, 1], [-3, 1], [3, -1], [-3, -1], [0.5, 0.2]]) @ turn.T + [4, 2]
-    outline = (figures.enclosing_ellipse(corners, np.full(2, 1e-9)) - [4, 2]) @ turn
-    np.testing.assert_allclose(
-        (outline / np.sqrt(2) / [3, 1])[:, 0] ** 2 + (outline / np.sqrt(2))[:, 1] ** 2, 1, rtol=0.02
-    )
-    alone = figures.enclosing_ellipse(np.array([[0.3, 0.4], [0.3, 0.4]]), np.array([0.02, 0.01]))
-    np.testing.assert_allclose(np.ptp(alone, axis=0), [0.04, 0.02], rtol=0.02)
+    x, y = ((figures.outline(corners, 0.5) - [4, 2]) @ turn).T
+    distance = np.hypot(np.maximum(abs(x) - 3, 0), np.maximum(abs(y) - 1, 0))
+    np.testing.assert_allclose(distance, 0.5, rtol=0.02)
+    area = abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
+    assert area == pytest.approx(12 + 16 * 0.5 + np.pi * 0.5**2, rel=0.01)
+    alone = figures.outline(np.array([[0.3, 0.4], [0.3, 0.4]]), 0.02)
+    np.testing.assert_allclose(np.hypot(*(alone - [0.3, 0.4]).T), 0.02, rtol=0.02)
 
 
 def test_names_of_rings_are_outside_all_rings_and_galaxies_and_apart():

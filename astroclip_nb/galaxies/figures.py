@@ -124,25 +124,14 @@ def umap_axis(axis, points):
     return np.clip(1.2e4 / len(points), 0.5, 8)
 
 
-def enclosing_ellipse(points, margin, n=90):
-    """The smallest ellipse around ``points`` (M, 2) and what is within ``margin`` (2,) of each: outline (n, 2).
-
-    By the algorithm of Khachiyan (1996), stopped after 300 steps and then scaled to hold every point.
-    """
-    points = (points[:, None] + np.array([[1, 0], [-1, 0], [0, 1], [0, -1]]) * margin).reshape(-1, 2)
-    points = points[ConvexHull(points).vertices]
-    lifted, weight = np.column_stack([points, np.ones(len(points))]), np.full(len(points), 1 / len(points))
-    for _ in range(300):
-        distance = np.einsum("ij,jk,ik->i", lifted, np.linalg.inv((lifted.T * weight) @ lifted), lifted)
-        farthest = distance.argmax()
-        step = (distance[farthest] - 3) / (3 * (distance[farthest] - 1))
-        weight *= 1 - step
-        weight[farthest] += step
-    centre = weight @ points
-    shape = np.linalg.cholesky(np.cov(points.T, aweights=weight, ddof=0))
-    radius = np.linalg.norm(np.linalg.solve(shape, (points - centre).T), axis=0).max()
-    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
-    return centre + radius * np.column_stack([np.cos(angle), np.sin(angle)]) @ shape.T
+def outline(points, margin, n=90):
+    """The convex hull of all that is within ``margin`` of ``points`` (M, 2): n of its points in order, (n, 2)."""
+    angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+    around = (points[:, None] + margin * np.column_stack([np.cos(angle), np.sin(angle)])).reshape(-1, 2)
+    hull = around[ConvexHull(around).vertices]
+    hull = np.concatenate([hull, hull[:1]])
+    length = np.append(0, np.cumsum(np.linalg.norm(np.diff(hull, axis=0), axis=1)))
+    return np.column_stack([np.interp(np.arange(n) / n * length[-1], length, side) for side in hull.T])
 
 
 def rings(axis, islands, colours=None):
@@ -153,7 +142,7 @@ def rings(axis, islands, colours=None):
     low, high = np.transpose([axis.get_xlim(), axis.get_ylim()])
     outlines = {}
     for name, members in islands.items():
-        outlines[name] = enclosing_ellipse((members - low) / (high - low), np.full(2, RING_MARGIN))
+        outlines[name] = outline((members - low) / (high - low), RING_MARGIN)
         style = {"fill": False, "ec": "black" if colours is None else colours[name], "lw": 0.8, "clip_on": False}
         axis.add_patch(Polygon(low + outlines[name] * (high - low), **style))
     return outlines
@@ -166,10 +155,10 @@ def name_rings(axis, points, outlines, colours):
     """
     low, high = np.transpose([axis.get_xlim(), axis.get_ylim()])
     galaxies, taken = (points - low) / (high - low), []
-    for name, outline in outlines.items():
-        centre = outline.mean(0)
-        outward = (outline - centre) / np.linalg.norm(outline - centre, axis=1, keepdims=True)
-        places = (outline[None] + outward * np.array([0.028, 0.05, 0.075])[:, None, None]).reshape(-1, 2)
+    for name, ring in outlines.items():
+        centre = ring.mean(0)
+        outward = (ring - centre) / np.linalg.norm(ring - centre, axis=1, keepdims=True)
+        places = (ring[None] + outward * np.array([0.028, 0.05, 0.075])[:, None, None]).reshape(-1, 2)
         others = np.concatenate([np.empty((0, 2)), *(o for other, o in outlines.items() if other != name), *taken])
         near = cKDTree(galaxies).query_ball_point(places, 0.025, return_length=True)
         hidden = cKDTree(others).query_ball_point(places, 0.035, return_length=True) if len(others) else 0
