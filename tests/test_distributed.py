@@ -1,14 +1,12 @@
 """Two processes on the CPU learn what one does with the whole batch."""
 
 import functools
-import inspect
 import os
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import torch
@@ -18,10 +16,8 @@ from torch.overrides import TorchFunctionMode
 from astroclip_nb import contrast, distributed
 from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.galaxies import alignment, features, pretrain, train
-from astroclip_nb.galaxies.features import CachedBatches, Features
 from astroclip_nb.galaxies.pairs import open_pairs
 from astroclip_nb.paths import RunFolder
-from astroclip_nb.run import execute, load_profile, ordered_notebooks, parameters_for
 
 HERE = Path(__file__).resolve().parent
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -280,127 +276,6 @@ def test_each_process_encodes_blocks_in_its_turn_into_the_bytes_of_one_process(r
     for part in both:
         assert torch.equal(part["cached"][0], alone["cached"][0])
     assert len({(folder / name).read_bytes() for folder in (one, two) for name in ("whole.h5", "cut.h5")}) == 1
-
-
-def test_alone_nothing_changes():
-    x = torch.randn(5, 3)
-    assert distributed.rank() == 0 and distributed.gather(x) is x
-    assert distributed.share(x) is x
-
-
-@pytest.mark.parametrize("gpus", [True, False])
-def test_a_process_of_a_second_node_joins_with_its_own_gpu(gpus, monkeypatch):
-    """By its number there, 1, not by its rank among all, 9; without GPUs by none."""
-    for name, value in {"WORLD_SIZE": 16, "RANK": 9, "LOCAL_RANK": 1}.items():
-        monkeypatch.setenv(name, str(value))
-    chosen, joined = [], []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(
-        distributed.dist,
-        "init_process_group",
-        lambda backend, timeout, device_id: joined.append((backend, device_id)),
-    )
-    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
-    with distributed.processes():
-        pass
-    assert (chosen, joined) == (([1], [("nccl", 1)]) if gpus else ([], [("gloo", None)]))
-
-
-BATCHES = {
-    "MoCo": lambda pairs: pretrain.moco_batches(pairs, np.arange(64), 32),
-    "autoencoder": lambda pairs: pretrain.autoencoder_batches(pairs, np.arange(64), 32),
-    "alignment": lambda pairs: alignment.fresh_batches(pairs, np.arange(64), 32),
-    "two spectra": lambda pairs: alignment.fresh_batches(pairs, np.arange(64), 32, two_spectra=True),
-    "cached features": lambda pairs: CachedBatches(
-        Features(*np.random.default_rng(0).random((2, 64, 3, 8), np.float32), {}), np.arange(64), 32
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BATCHES)
-def test_each_process_reads_its_own_rows(name, monkeypatch):
-    """The second of two makes the second half of every batch of 32, as one process would, and reads no more."""
-
-    class Second:
-        get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda: 1)
-
-    monkeypatch.setattr(distributed, "DRAWN_TOGETHER", 16)
-    with open_pairs(tiny_pairs()) as pairs:
-        rows, read = [], pairs.read
-        monkeypatch.setattr(pairs, "read", lambda name, some: rows.append(some) or read(name, some))
-        whole = next(iter(BATCHES[name](pairs)(0)))
-        monkeypatch.setattr(distributed, "started", lambda: True)
-        monkeypatch.setattr(distributed, "dist", Second)
-        half = next(iter(BATCHES[name](pairs)(0)))
-    assert [len(some) for some in rows] == len(rows) // 2 * [32] + len(rows) // 2 * [16]
-    for side, part in zip(whole, half, strict=True):
-        views = zip(side.split(32), part.split(16), strict=True)  # one of each galaxy, or two below each other
-        assert all(torch.equal(mine, of_all[16:]) for of_all, mine in views)
-
-
-def test_every_place_and_epoch_has_draws_of_its_own():
-    draws = [
-        torch.rand(1, generator=generator).item()
-        for epoch in (0, 1)
-        for _, generator in distributed.seeded_parts(np.arange(256), 0, epoch)
-    ]
-    assert len(set(draws)) == len(draws) == 8
-
-
-def test_processes_take_turns_at_validating(monkeypatch):
-    """And each batch counts once, also where one process has more of them."""
-    batches, taken, losses = list(range(5)), [], {}
-    for number in range(2):
-
-        class One:
-            get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda number=number: number)
-            all_reduce = staticmethod(lambda totals, number=number: losses.update({number: totals.clone()}))
-
-        monkeypatch.setattr(distributed, "started", lambda: True)
-        monkeypatch.setattr(distributed, "dist", One)
-        taken.append(distributed.turns(batches))
-        distributed.mean_over_processes([float(batch) for batch in taken[-1]])
-    assert taken == [[0, 2, 4], [1, 3]]
-    total, count = (losses[0] + losses[1]).tolist()
-    assert total / count == np.mean(batches)
-
-
-def test_a_stage_that_would_train_nothing_is_refused(tmp_path, capsys):
-    RunFolder(tmp_path).pairs.symlink_to(tiny_pairs())
-    assert train.main(["image", "-p", f"run={tmp_path}"]) == 1
-    assert "give -p pretrain=true" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("stage", "function"),
-    [("image", "pretrain_images"), ("spectrum", "pretrain_spectra"), ("align", "align_encoders")],
-)
-def test_command_and_notebook_train_by_one_function(stage, function):
-    """And the notebook sets up no training of its own."""
-    command, number = train.STAGES[stage]
-    cells = "".join("".join(cell.source) for cell in nbformat.read(ordered_notebooks()[number], 4).cells)
-    assert f".{function}(" in cells and f".{function}(" in inspect.getsource(command)
-    assert "Config" not in cells and "cosine_config" not in cells and "torch.manual_seed" not in cells
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("finetune", [False, True])
-def test_notebooks_find_the_training_finished(finetune, tmp_path):
-    """They train nothing again and leave the embeddings that the stages left."""
-    run = RunFolder(tmp_path)
-    run.pairs.symlink_to(tiny_pairs())
-    values = {"run": str(tmp_path), "binning": 4, "finetune": finetune}
-    overrides = [f"-p{name}={value}" for name, value in values.items()]
-    for stage in train.STAGES:
-        assert train.main([stage, "--profile", "smoke", *overrides]) == 0
-    left = {path: path.stat().st_mtime_ns for path in run.weights.glob("*/last.pt")}
-    embeddings = load_embeddings(run.embeddings)
-    parameters = parameters_for(load_profile("smoke") | values, ordered_notebooks())
-    for _, number in train.STAGES.values():
-        execute(ordered_notebooks()[number], run, parameters[number], progress=False)
-    assert len(left) == 3 and all(path.stat().st_mtime_ns == time for path, time in left.items())
-    np.testing.assert_array_equal(load_embeddings(run.embeddings).image, embeddings.image)
 
 
 if __name__ == "__main__":

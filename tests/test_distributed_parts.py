@@ -1,0 +1,95 @@
+"""What each of several processes takes as its part, told in one process."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_pairs
+
+from astroclip_nb import distributed
+from astroclip_nb.galaxies import alignment, pretrain
+from astroclip_nb.galaxies.features import CachedBatches, Features
+from astroclip_nb.galaxies.pairs import open_pairs
+
+
+def test_alone_nothing_changes():
+    x = torch.randn(5, 3)
+    assert distributed.rank() == 0 and distributed.gather(x) is x
+    assert distributed.share(x) is x
+
+
+@pytest.mark.parametrize("gpus", [True, False])
+def test_a_process_of_a_second_node_joins_with_its_own_gpu(gpus, monkeypatch):
+    """By its number there, 1, not by its rank among all, 9; without GPUs by none."""
+    for name, value in {"WORLD_SIZE": 16, "RANK": 9, "LOCAL_RANK": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    chosen, joined = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(
+        distributed.dist,
+        "init_process_group",
+        lambda backend, timeout, device_id: joined.append((backend, device_id)),
+    )
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with distributed.processes():
+        pass
+    assert (chosen, joined) == (([1], [("nccl", 1)]) if gpus else ([], [("gloo", None)]))
+
+
+BATCHES = {
+    "MoCo": lambda pairs: pretrain.moco_batches(pairs, np.arange(64), 32),
+    "autoencoder": lambda pairs: pretrain.autoencoder_batches(pairs, np.arange(64), 32),
+    "alignment": lambda pairs: alignment.fresh_batches(pairs, np.arange(64), 32),
+    "two spectra": lambda pairs: alignment.fresh_batches(pairs, np.arange(64), 32, two_spectra=True),
+    "cached features": lambda pairs: CachedBatches(
+        Features(*np.random.default_rng(0).random((2, 64, 3, 8), np.float32), {}), np.arange(64), 32
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_each_process_reads_its_own_rows(name, monkeypatch):
+    """The second of two makes the second half of every batch of 32, as one process would, and reads no more."""
+
+    class Second:
+        get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda: 1)
+
+    monkeypatch.setattr(distributed, "DRAWN_TOGETHER", 16)
+    with open_pairs(tiny_pairs()) as pairs:
+        rows, read = [], pairs.read
+        monkeypatch.setattr(pairs, "read", lambda name, some: rows.append(some) or read(name, some))
+        whole = next(iter(BATCHES[name](pairs)(0)))
+        monkeypatch.setattr(distributed, "started", lambda: True)
+        monkeypatch.setattr(distributed, "dist", Second)
+        half = next(iter(BATCHES[name](pairs)(0)))
+    assert [len(some) for some in rows] == len(rows) // 2 * [32] + len(rows) // 2 * [16]
+    for side, part in zip(whole, half, strict=True):
+        views = zip(side.split(32), part.split(16), strict=True)  # one of each galaxy, or two below each other
+        assert all(torch.equal(mine, of_all[16:]) for of_all, mine in views)
+
+
+def test_every_place_and_epoch_has_draws_of_its_own():
+    draws = [
+        torch.rand(1, generator=generator).item()
+        for epoch in (0, 1)
+        for _, generator in distributed.seeded_parts(np.arange(256), 0, epoch)
+    ]
+    assert len(set(draws)) == len(draws) == 8
+
+
+def test_processes_take_turns_at_validating(monkeypatch):
+    """And each batch counts once, also where one process has more of them."""
+    batches, taken, losses = list(range(5)), [], {}
+    for number in range(2):
+
+        class One:
+            get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda number=number: number)
+            all_reduce = staticmethod(lambda totals, number=number: losses.update({number: totals.clone()}))
+
+        monkeypatch.setattr(distributed, "started", lambda: True)
+        monkeypatch.setattr(distributed, "dist", One)
+        taken.append(distributed.turns(batches))
+        distributed.mean_over_processes([float(batch) for batch in taken[-1]])
+    assert taken == [[0, 2, 4], [1, 3]]
+    total, count = (losses[0] + losses[1]).tolist()
+    assert total / count == np.mean(batches)
