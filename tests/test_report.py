@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from astroclip_nb import report, tables
+from astroclip_nb import report, sentences, tables
 from astroclip_nb.embeddings import Embeddings, load_embeddings
 from astroclip_nb.errors import InputError
 from astroclip_nb.hubble import tables as hubble_tables
@@ -147,8 +147,8 @@ def test_damaged_spectra_stand_beside_the_real_ones_and_the_worst_is_named():
     assert rows[1] == "| tilted | 0.80 ± 0.01 | 0.0100 | 50.0% |  |  |  |"
     assert rows[2] == "| smoothed | 0.85 ± 0.01 | 0.0100 | 50.0% | 0.0100 | 50.0% | 0.2000 |"
     told = 'The lowest R², 0.80 ± 0.01, is that of "tilted"; whole spectra have 0.90 ± 0.01.'
-    assert tables.costliest_damage(damaged) == told
-    assert tables.costliest_damage({"whole": score(0.9)}) == tables.costliest_damage({}) == ""
+    assert sentences.costliest_damage(damaged) == told
+    assert sentences.costliest_damage({"whole": score(0.9)}) == sentences.costliest_damage({}) == ""
 
 
 def test_few_real_spectra_are_counted():
@@ -157,93 +157,6 @@ def test_few_real_spectra_are_counted():
         header, _, row = tables.damage_table({"whole": score(0.9) | errors}, {"whole": errors}, n).splitlines()
         assert row == f"| whole | 0.90 ± 0.01 | 0.0100 | 83.3% | 0.0100 | {told} | 0.2000 |"
     assert header.endswith("| real: median error | real: within 0.05 | real: largest error |")
-
-
-def test_noise_grows_as_its_draws_do_where_it_is_correlated():
-    from astroclip_nb.galaxies import robustness
-
-    assert tables.noise_growth(4, 1) == pytest.approx(4) and tables.noise_growth(4, 5) == pytest.approx(10)
-    flux, ivar = np.zeros((20, 7781), np.float32), np.ones((20, 7781), np.float32)
-    rng = np.random.default_rng(0)
-    for name, damage in robustness.DAMAGES.items():
-        if name.startswith("half the signal"):
-            own = rng.standard_normal(flux.shape, np.float32)
-            worse, _ = damage(own, ivar, rng)
-            before, after = (array[:, :7780].reshape(20, -1, 4).mean(2).var() for array in (own, worse))
-            growth = tables.noise_growth(4, robustness.CORRELATED if "correlated" in name else 1)
-            assert after / before == pytest.approx(growth, rel=0.05)
-    told = tables.correlated_noise(robustness.DAMAGES, 4, robustness.CORRELATED)
-    assert "Over 3.2 Å, a bin of the encoder, the white noise makes the variance 4 times" in told
-    assert "the correlated noise 10 times" in told and "encoder" not in tables.correlated_noise(
-        ["correlated"], 1, 5
-    )
-    assert tables.correlated_noise({"whole": {}}, 4, 5) == ""
-
-
-def test_coverage_is_judged_by_its_binomial_error():
-    density = {
-        "image": {"coverage": {"50": 0.5, "95": 0.92}},
-        "spectrum": {"coverage": {"50": 0.56, "95": 0.92}},
-    }
-    *_, image, _, error = tables.coverage_table(density, 400).splitlines()
-    assert image == "| images | 50.0 | 92.0 |" and error == "| standard error if calibrated | 2.5 | 1.1 |"
-    told = tables.coverage_verdict(density, 400)
-    assert told.startswith("Within two standard errors of the nominal are 1 of the 4 coverages")
-    assert (
-        "The 50 % intervals are too wide for spectra. The 95 % intervals are too narrow for images, spectra."
-        in told
-    )
-    assert "intervals" not in tables.coverage_verdict(density, 4)
-
-
-def test_error_of_an_auc_against_draws():
-    rng = np.random.default_rng(0)
-    drawn = [(rng.exponential(2, (9, 1)) > rng.exponential(1, 200)).mean() for _ in range(3000)]
-    assert tables.auc_error(np.mean(drawn), 9, 209) == pytest.approx(np.std(drawn), rel=0.1)
-    assert np.isnan(tables.auc_error(1.0, 9, 9))
-
-
-def test_islands_are_told_with_and_without_artefacts():
-    from astroclip_nb.galaxies.structure import islands
-
-    labels, artefact = np.repeat([0, 1, 2], [200, 8, 5]), np.zeros(213, bool)
-    told = tables.artefacts_on_islands
-    assert (
-        told(islands(labels, artefact)) == "the 2 small islands hold none of the artefacts (galaxies in each: 8, 5)"
-    )
-    artefact[[0, 1, 200, 201]] = True
-    shares = "50% of the artefacts, at a purity of 15% (artefacts in each: 25% of 8, none of 5)"
-    assert told(islands(labels, artefact)) == f"the 2 small islands hold {shares}"
-    assert told(islands(labels[:200], artefact[:200])) == "there is no small island"
-    assert told(islands(labels[:208], artefact[:208])).startswith("the only small island holds 50%")
-
-
-def test_the_heads_change_probes_by_the_mean_of_what_is_known():
-    rows = [
-        {"quantity": quantity, "representation": name, "r2": r2}
-        for quantity, name, r2 in (
-            ("a", "image features", 0.5), ("a", "image", 0.4), ("b", "image features", 0.5), ("b", "image", 0.2),
-            ("c", "image features", None), ("c", "image", 0.2), ("a", "joint features", 0.1), ("a", "joint", 0.2),
-        )
-    ]  # fmt: skip
-    assert tables.through_heads(rows, "r2") == "\N{MINUS SIGN}0.20 for images, +0.10 jointly"
-
-
-def test_the_cost_of_contrast_within_spectra_is_told_where_it_was_measured():
-    found = {
-        name: {"recall@10": recall, "recall@10 error": 0.01, "redshift/spectrum": score(r2)}
-        for name, recall, r2 in (
-            (tables.ACROSS, 0.54, 0.9),
-            (tables.WITHIN, 0.5, 0.95),
-            ("shuffled pairs", 0.01, 0.91),
-        )
-    }
-    told = tables.effect_within_spectra(found)
-    assert "recall@10 from 54.0 ± 1.0 % to 50.0 ± 1.0 %" in told and "from 0.90 ± 0.01 to 0.95 ± 0.01" in told
-    told = tables.spectra_without_it(score(0.93), found)
-    assert "0.93 ± 0.01 before the heads" in told and "it is 0.90 ± 0.01" in told and "show, 0.91 ± 0.01." in told
-    assert tables.spectra_without_it(None, found) == tables.spectra_without_it(score(0.9), {}) == ""
-    assert tables.effect_within_spectra({tables.ACROSS: found[tables.ACROSS]}) == ""
 
 
 @pytest.mark.parametrize("baseline", ["untrained", "base"])
