@@ -32,14 +32,16 @@ def with_error(score):
 
 def property_table(metrics):
     """Table 1 of the report: R2 by embedding, published numbers, and the other measures of a prediction."""
-    header = ["property", "embedding", "original v1", "reproduction", "this run", "bias", "NMAD", "outliers", "n"]
+    header = ["property", "embedding", "original v1", "reproduction", "this run"]
+    header += ["bias", "bias, lowest tenth", "bias, highest tenth", "NMAD", "outliers", "n"]
     rows = []
     for quantity, name in NAMES.items():
         for side in SIDES if quantity in metrics["zero_shot"] else ():
             score = metrics["zero_shot"][quantity][side]
             published = metrics["published"].get(f"{quantity}/{side}", {})
             numbers = [f"{published[who]:.2f}" if published else "" for who in ("original", "reproduction")]
-            measures = [f"{score['bias']:+.3f}", f"{score['nmad']:.3f}", f"{score['outlier_fraction']:.1%}"]
+            biases = [f"{score[name]:+.3f}" for name in ("bias", "bias_lowest", "bias_highest")]
+            measures = [*biases, f"{score['nmad']:.4f}", f"{score['outlier_fraction']:.1%}"]
             rows.append([name, side, *numbers, f"**{with_error(score)}**", *measures, f"{score['n']:,}"])
     return markdown_table(header, rows)
 
@@ -104,8 +106,10 @@ def provenance_table(provenance):
 
 def range_table(narrower):
     """One row per observed range of wavelengths: R2 and errors of redshift."""
-    header = ["observed [Å]", "R² of redshift", "median error", "within 0.05"]
-    rows = [[name.replace("-", " to "), with_error(row), *_errors(row)] for name, row in narrower.items()]
+    header = ["observed [Å]", "R² of redshift", "median error", "within 0.05", "within 1,000 km/s"]
+    rows = [
+        [name.replace("-", " to "), with_error(row), *_errors(row), _near(row)] for name, row in narrower.items()
+    ]
     return markdown_table(header, rows)
 
 
@@ -115,11 +119,11 @@ def damage_table(damaged, real, n_real=0):
     damaged, real : {kind: scores}; a kind that left no real spectrum any bin has empty cells there. n_real : real
     spectra of known redshift; where they are few, those within 0.05 are counted.
     """
-    header = ["spectra", "R² of redshift", "median error", "within 0.05"]
+    header = ["spectra", "R² of redshift", "median error", "within 0.05", "within 1,000 km/s"]
     header += ["real: median error", "real: within 0.05", "real: largest error"] if real else []
     rows = []
     for name, row in damaged.items():
-        cells = [name, with_error(row), *_errors(row)]
+        cells = [name, with_error(row), *_errors(row), _near(row)]
         if real:
             cells += (
                 [*_errors(real[name], n_real), f"{real[name]['largest_error']:.4f}"] if name in real else [""] * 3
@@ -133,6 +137,11 @@ def _errors(row, n=0):
     share = row["within_0.05"]
     whole = 0 < n <= FEW and abs(share * n - round(share * n)) < 1e-6
     return [f"{row['median_error']:.4f}", f"{round(share * n)} of {n}" if whole else f"{share:.1%}"]
+
+
+def _near(row):
+    """Share within 1,000 km/s."""
+    return f"{row['within_1000_km_s']:.1%}"
 
 
 def ablation_table(variants):

@@ -18,7 +18,7 @@ import torch
 from . import analysis, data, startup, towers
 from .measure import machine, table
 
-EPOCHS, TRAIN, HELD_OUT = 80, 178_000, 178_000 / 9  # of the report
+EPOCHS, TRAIN, HELD_OUT = 80, 178_000, 178_000 / 9  # of the reproduction
 IMAGE_BYTES, SPECTRUM_BYTES, FEATURE_BYTES = 3 * 152 * 152 * 2, 7781 * 4, 2  # as stored
 RECIPE = "bf16, each spectrum once, as in the report"  # of the whole job
 HERE = Path(__file__).resolve().parent
@@ -30,10 +30,10 @@ def whole_job(rows, degraded):
     The plain way runs both encoders at every step and validation, in fp32. It counts as fast as the faster of its
     measured step, with Adam as it comes, and the sum of transform and encoders timed alone, which leaves out the
     heads. Here every training image is encoded in four random views, every validation image in one, every spectrum
-    once, as the report has it, in bf16; reading is from the disk, by the clock.
+    once, as the reproduction has it, in bf16; reading is from the disk, by the clock.
     ``with_embeddings`` adds, to both, what the embeddings of all pairs take at the end: to the fast way the other
     views of images that ``cache_features`` makes. ``four_spectrum_views`` counts spectra as images: it adds the
-    degraded views that ``cache_features`` makes of each unless told otherwise, of which the report has none.
+    degraded views that ``cache_features`` makes of each unless told otherwise, of which the reproduction has none.
     degraded : spectra per second of the making of such a view.
     """
     rate = {r["what"]: r for r in rows}

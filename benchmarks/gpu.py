@@ -31,7 +31,7 @@ from .measure import machine
 from .towers import published_encoders, train_heads
 
 HERE = Path(__file__).resolve().parent
-EPOCHS, TRAIN, HELD_OUT = 80, 178_000, 178_000 / 9  # of the report, as in ``bench``, which hides the GPU
+EPOCHS, TRAIN, HELD_OUT = 80, 178_000, 178_000 / 9  # of the reproduction, as in ``bench``, which hides the GPU
 GALAXIES, BATCH, HEAD_EPOCHS = 4096, 512, 2  # galaxies trained on; per step; epochs of the heads that are timed
 TOGETHER = (16, 64, BATCH)  # galaxies whose views are drawn at once
 PEAK = 8192  # rows of the matrices whose product tells what the GPU can do

@@ -1,4 +1,4 @@
-"""The report's training step and its surroundings as a reader of the report would write them."""
+"""The reproduction's training step and its surroundings as a reader of it would write them."""
 
 import numpy as np
 import torch

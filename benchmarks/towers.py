@@ -1,4 +1,4 @@
-"""Training, encoders and augmentation: the report's way and this project's."""
+"""Training, encoders and augmentation: the reproduction's way and this project's."""
 
 import statistics
 
@@ -14,7 +14,7 @@ from astroclip_nb.galaxies.features import BLOCK, CachedBatches, Features
 from .measure import alternate, row
 from .plain import TrainingStep, make_transform
 
-VIEWS = 4  # random ones of each image; the report's spectra have only the one, the notebooks' four degraded ones
+VIEWS = 4  # random ones of each image; of a spectrum the reproduction has one, the notebooks four degraded ones
 
 
 def random_images(n, seed=0):
@@ -58,7 +58,7 @@ def heads_and_optimizer(seed=0):
 
 
 def training(quick, repeats):
-    """The report's step, and its validation, against heads on cached features."""
+    """The reproduction's step, and its validation, against heads on cached features."""
     batch, n = (2, 1024) if quick else (32, 4096)
     plain = TrainingStep(
         *published_encoders(), heads_and_optimizer()[0], random_images(64), random_spectra(64), batch

@@ -360,11 +360,17 @@ def test_tables_show_published_numbers_in_their_own_columns():
     assert all("published only |" in line for line in lines[1:])
     unseen = tables.retrieval_table(metrics, "unseen", "proposal").splitlines()
     assert "published" not in unseen[0] and len(unseen) == 4
-    metrics |= {"relevance": {"trained": {"comets": 0.5}}, "mean_relevance": {"trained": 0.5}}
+    metrics |= {
+        "relevance": {"trained": {"comets": 0.0, "dwarf galaxy": 0.5}}, "unseen_queries": ["comets"],
+        "mean_relevance": {"trained": 0.25}, "mean_relevance_seen": {"trained": 0.5},
+    }  # fmt: skip
     metrics |= {
         "kind_accuracy": {
             "unseen kinds": {"trained": {"top-1": 0.25, "top-5": 0.5, "commonest": 0.3, "choices": 50}}
         }
     }
-    assert "| **mean** | **0.50** |" in tables.relevance_table(metrics)
+    assert tables.relevance_table(metrics).splitlines()[2:] == [
+        "| comets (kept out of training) | 0.00 |", "| dwarf galaxy | 0.50 |", "| **mean** | **0.25** |",
+        "| **mean of the others** | **0.50** |",
+    ]  # fmt: skip
     assert "| unseen kinds | trained | 50 | 0.250 | 0.500 | 0.300 | 0.020 |" in tables.zero_shot_table(metrics)

@@ -65,7 +65,10 @@ def test_redshift_residuals_are_over_one_plus_z():
     assert found["n"] == 4
     assert found["nmad"] == pytest.approx(1.4826 * 0.01)  # residuals 0.01, 0.01, 0.1, 0
     assert found["bias"] == pytest.approx(0.03)
-    assert found["outlier_fraction"] == 0.25
+    assert found["outlier_fraction"] == 0.25 and found["within_1000_km_s"] == 0.25
+    assert (found["bias_lowest"], found["bias_highest"]) == pytest.approx((0.01, 0.1))  # z of 0 and of the last 1
+    masses = properties.scores(np.array([9.0, 10.0, 11.0]), np.array([9.59, 10.0, 11.61]), "log_mstar")
+    assert masses["outlier_fraction"] == pytest.approx(1 / 3) and "within_1000_km_s" not in masses
 
 
 def test_one_true_value_has_no_r2():
@@ -167,9 +170,9 @@ def test_as_many_neighbours_as_labels_would_know_nothing():
 
 
 def test_shares_within_and_outliers_beyond_0_05():
-    error = np.array([0.0, 0.02, 0.049, 0.051, 0.2])
+    error = np.array([0.0033, 0.0034, 0.049, 0.051, 0.2])  # 1,000 km/s are 0.003336
     found = robustness.error_summary(error)
-    assert found == {"median_error": 0.049, "largest_error": 0.2, "within_0.05": 0.6}
+    assert found == {"median_error": 0.049, "largest_error": 0.2, "within_0.05": 0.6, "within_1000_km_s": 0.2}
     z = np.linspace(0.1, 0.5, 5)
     assert properties.scores(z, z + error * (1 + z), "redshift")["outlier_fraction"] == pytest.approx(0.4)
 

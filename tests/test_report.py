@@ -96,7 +96,8 @@ def test_replacing_leaves_nothing_half_written(tmp_path):
 
 
 def score(r2):
-    return {"r2": r2, "r2_error": 0.01, "bias": 0.0, "nmad": 0.02, "outlier_fraction": 0.1, "n": 5}
+    biases = {"bias": 0.0, "bias_lowest": 0.03, "bias_highest": -0.04}
+    return {"r2": r2, "r2_error": 0.01, **biases, "nmad": 0.02, "outlier_fraction": 0.1, "n": 5}
 
 
 def test_table_one_prints_published_and_own_numbers():
@@ -110,7 +111,8 @@ def test_table_one_prints_published_and_own_numbers():
     rows = table.splitlines()
     assert (
         len(rows) == 5
-        and "| redshift | image | 0.71 | 0.65 | **0.70 ± 0.01** | +0.000 | 0.020 | 10.0% | 5 |" == rows[2]
+        and "| redshift | image | 0.71 | 0.65 | **0.70 ± 0.01** | +0.000 | +0.030 | -0.040 | 0.0200 | 10.0% | 5 |"
+        == rows[2]
     )
 
 
@@ -139,23 +141,23 @@ def test_tables_put_every_number_in_its_own_row():
 
 
 def test_damaged_spectra_stand_beside_the_real_ones_and_the_worst_is_named():
-    errors = {"median_error": 0.01, "largest_error": 0.2, "within_0.05": 0.5}
+    errors = {"median_error": 0.01, "largest_error": 0.2, "within_0.05": 0.5, "within_1000_km_s": 0.25}
     damaged = {name: score(r2) | errors for name, r2 in (("whole", 0.9), ("tilted", 0.8), ("smoothed", 0.85))}
     header, _, *rows = tables.damage_table(damaged, {}).splitlines()
-    assert "real" not in header and rows[1] == "| tilted | 0.80 ± 0.01 | 0.0100 | 50.0% |"
+    assert "real" not in header and rows[1] == "| tilted | 0.80 ± 0.01 | 0.0100 | 50.0% | 25.0% |"
     _, _, *rows = tables.damage_table(damaged, {"whole": errors, "smoothed": errors}).splitlines()
-    assert rows[1] == "| tilted | 0.80 ± 0.01 | 0.0100 | 50.0% |  |  |  |"
-    assert rows[2] == "| smoothed | 0.85 ± 0.01 | 0.0100 | 50.0% | 0.0100 | 50.0% | 0.2000 |"
+    assert rows[1] == "| tilted | 0.80 ± 0.01 | 0.0100 | 50.0% | 25.0% |  |  |  |"
+    assert rows[2] == "| smoothed | 0.85 ± 0.01 | 0.0100 | 50.0% | 25.0% | 0.0100 | 50.0% | 0.2000 |"
     told = 'The lowest R², 0.80 ± 0.01, is that of "tilted"; whole spectra have 0.90 ± 0.01.'
     assert sentences.costliest_damage(damaged) == told
     assert sentences.costliest_damage({"whole": score(0.9)}) == sentences.costliest_damage({}) == ""
 
 
 def test_few_real_spectra_are_counted():
-    errors = {"median_error": 0.01, "largest_error": 0.2, "within_0.05": 5 / 6}
+    errors = {"median_error": 0.01, "largest_error": 0.2, "within_0.05": 5 / 6, "within_1000_km_s": 0.25}
     for n, told in ((6, "5 of 6"), (0, "83.3%"), (600, "83.3%"), (5, "83.3%")):
         header, _, row = tables.damage_table({"whole": score(0.9) | errors}, {"whole": errors}, n).splitlines()
-        assert row == f"| whole | 0.90 ± 0.01 | 0.0100 | 83.3% | 0.0100 | {told} | 0.2000 |"
+        assert row == f"| whole | 0.90 ± 0.01 | 0.0100 | 83.3% | 25.0% | 0.0100 | {told} | 0.2000 |"
     assert header.endswith("| real: median error | real: within 0.05 | real: largest error |")
 
 

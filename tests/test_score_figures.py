@@ -118,7 +118,8 @@ def test_information_bound_draws_the_ceiling():
 
 
 def test_few_shot_bands_are_one_standard_deviation_of_the_seeds():
-    r2 = np.array([[-3.3, -2.7], [0.4, 0.6], [0.75, 0.85]])
+    half = 2**-0.5  # of the distance of two values, their standard deviation
+    r2 = np.array([[-3, -3], [0.5, 0.5], [0.8, 0.8]]) + np.array([-1, 1]) * half * np.array([[0.3], [0.1], [0.05]])
     result = {
         "counts": np.array([10, 100, 1000]),
         "seeds": np.arange(2),

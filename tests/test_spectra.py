@@ -59,6 +59,63 @@ def test_a_cosmic_ray_is_clipped_and_an_empty_spectrum_is_zero():
     assert out[0].max() == spectra.CLIP and (out[1] == 0).all()
 
 
+@pytest.mark.parametrize("height", [1e3, 1e6, 1e12, -1e6])
+def test_a_cosmic_ray_changes_nothing_but_its_own_bin(height):
+    """However high it is: the rest is what it is where that bin is masked, but for the bin in the mean."""
+    flux, ivar = noisy(3)
+    masked = ivar.clone()
+    masked[:, 100] = 0
+    hit = flux.clone()
+    hit[:, 100] = height
+    out, expected = spectra.normalise(hit, ivar), spectra.normalise(flux, masked)
+    assert (out[:, 100] == np.sign(height) * spectra.CLIP).all()
+    others = torch.arange(7781) != 100
+    assert torch.equal(out[:, others], expected[:, others])
+
+
+def test_moments_leave_out_what_is_beyond_ten_of_their_own_sigma():
+    """Against astropy's sigma clipping, of the mean, on spectra with lines, spikes and masked ranges."""
+    from astropy.stats import sigma_clip
+
+    flux, ivar = noisy(20)
+    rng = torch.Generator().manual_seed(1)
+    flux[:, 3000:3010] += 60 * torch.rand(20, 1, generator=rng)
+    flux = torch.where(torch.rand(20, 7781, generator=rng) < 0.002, 300.0, flux)
+    ivar[:, 5000:6000] = 0
+    mean, sigma = spectra.moments(flux, ivar > 0)
+    kept = sigma_clip(
+        np.ma.masked_array(flux.double().numpy(), ivar.numpy() == 0), 10, maxiters=4, cenfunc="mean", axis=1
+    )
+    np.testing.assert_allclose(mean[:, 0], kept.mean(1), rtol=1e-5)
+    np.testing.assert_allclose(sigma[:, 0], kept.std(1), rtol=1e-5)
+    assert (flux.std(1) > 3 * sigma[:, 0]).all()
+
+
+@pytest.mark.parametrize("value", [3.3, 0.7, 12.34, 1e-17])
+def test_a_constant_tells_nothing(value):
+    flux, ivar = torch.full((1, 7781), value), torch.ones(1, 7781)
+    assert not spectra.observed(flux, ivar) and spectra.normalise(flux, ivar).abs().max() < 0.1
+    flux[0, 5] *= 2
+    assert spectra.observed(flux, ivar)
+
+
+def test_an_inverse_variance_that_is_not_finite_masks_its_bin():
+    flux, ivar = noisy(8)
+    masked = ivar.clone()
+    ivar[:, 7], masked[:, 7] = torch.inf, 0
+    assert torch.equal(spectra.normalise(flux, ivar), spectra.normalise(flux, masked))
+    assert torch.equal(spectra.signal_to_noise(flux, ivar), spectra.signal_to_noise(flux, masked))
+    for worse in (spectra.degrade, lambda *args: spectra.with_noise(*args[:2], 2, args[2])):
+        one, two = (worse(flux, given, torch.Generator().manual_seed(3)) for given in (ivar, masked))
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True)) and torch.isfinite(one[1]).all()
+
+
+def test_signal_to_noise_is_of_valid_bins():
+    flux, ivar = torch.ones(1, 7781), torch.full((1, 7781), 4.0)
+    flux[:, :4000] = torch.nan
+    assert spectra.signal_to_noise(flux, ivar) == 2
+
+
 def test_degraded_noise_matches_its_ivar():
     """Over short stretches, where calibration hardly changes, the scatter is what ivar says, but for the spikes."""
     ivar = torch.full((300, 7781), 0.25)

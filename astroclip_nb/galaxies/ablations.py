@@ -13,7 +13,7 @@ from .features import Features, batch_size_for, cache_features
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the report's recipe; views is the number of cached views used, all of them where None."""
+    """What differs from the reproduction's recipe; views is the number of cached views used, all where None."""
 
     logit_scale: float = 15.5
     learn_scale: bool = False

@@ -45,9 +45,9 @@ def make_heads(
 ):  # fmt: skip
     """Untrained heads as a TwoTower from features (B, F) and (B, F') to the common space.
 
-    within_spectra : weight of the contrast between two views of each spectrum. The report trains without, and its
-    spectra lose redshift: to find its image a spectrum needs no better redshift than the image tells. The two views
-    have the noise of one exposure in common, which an encoder tuned by this might learn.
+    within_spectra : weight of the contrast between two views of each spectrum. The reproduction trains without, and
+    its spectra lose redshift: to find its image a spectrum needs no better redshift than the image tells. The two
+    views have the noise of one exposure in common, which an encoder tuned by this might learn.
     """
     torch.manual_seed(seed)
     return contrast.TwoTower(
@@ -153,7 +153,7 @@ def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False, two_spectra=Fa
 def align_fresh(towers, pairs, split, config, folder, *, batch_size=512, blur=False, **options):
     """Train ``whole_towers`` on fresh views, every encoder at every step; returns the history.
 
-    The report's own way where the encoders are frozen, and the only one where they are tuned.
+    The reproduction's own way where the encoders are frozen, and the only one where they are tuned.
     """
     train, validation = np.flatnonzero(split == "train"), np.flatnonzero(split == "validation")
     batches = fresh_batches(pairs, train, batch_size, config.seed, blur=blur, two_spectra=towers.within > 0)

@@ -9,6 +9,7 @@ from .properties import SIDES, column_of, labelled, neighbour_weights
 
 NEIGHBOURS_TRIED = (4, 8, 16, 32, 64, 128, 256)  # of which the CRPS on validation galaxies chooses
 FACTORS_TRIED = tuple(2 ** (step / 8) for step in range(-12, 17))  # on the widths, 0.35 to 4: likewise
+FEWEST, UNCHOSEN = 30, 16  # validation redshifts that can choose either, and the neighbours without them
 _WEIGHTS = 2**22  # of training galaxies held at a time, 32 MB
 
 
@@ -132,7 +133,8 @@ def redshift_densities(embeddings, logit_scale, counts=NEIGHBOURS_TRIED):
     validation split, and then the one factor on all widths that does: neighbours differ from the query too, so they
     spread more than its redshift can, or less where all are of the other modality. Cross-modal also by
     `contrastive_density`, as it is: the embedding of an image lies amid those of all spectra compatible with it, so
-    its nearest neighbours are too similar to reflect the uncertainty.
+    its nearest neighbours are too similar to reflect the uncertainty. Where fewer than `FEWEST` validation galaxies
+    have a redshift, k is `UNCHOSEN` and the factor 1.
     """
     train, validation, test = (embeddings.select(name) for name in ("train", "validation", "test"))
     validation, test = (part.select(labelled(column_of(part, "redshift"))) for part in (validation, test))
@@ -142,9 +144,11 @@ def redshift_densities(embeddings, logit_scale, counts=NEIGHBOURS_TRIED):
     densities = {}
     for side, (fitted, asked) in SIDES.items():
         x, x_held_out = getattr(train, fitted), getattr(validation, asked)
-        crps = {k: knn_density(x, z, x_held_out, k).crps(held_out).mean() for k in counts}
-        k = min(crps, key=crps.get)
-        factor = best_factor(knn_density(x, z, x_held_out, k), held_out)
+        k, factor = min(UNCHOSEN, known), 1.0
+        if len(held_out) >= FEWEST:
+            crps = {k: knn_density(x, z, x_held_out, k).crps(held_out).mean() for k in counts}
+            k = min(crps, key=crps.get)
+            factor = best_factor(knn_density(x, z, x_held_out, k), held_out)
         densities[side] = knn_density(x, z, getattr(test, asked), k).widened(factor)
     densities["cross-modal, InfoNCE"] = contrastive_density(train.spectrum, z, test.image, logit_scale)
     return densities, column_of(test, "redshift")

@@ -3,9 +3,9 @@
 Images: MoCo v2 (Chen et al. 2020) with the survey's augmentations (Stein et al. 2021). Spectra: the autoencoder
 of Spender (Melchior et al. 2023), whose decoder generates a rest-frame spectrum and shifts it to the known
 redshift. ``contrast.fit`` trains both, with the same result in one process or several: each process reads its own
-rows, and the keys of all enter the queue. Batch-norm statistics per GPU would reveal which batch a key came from.
-MoCo v2 prevents this by shuffling keys between GPUs; here the statistics are those of the whole batch
-(``distributed.share_batch_norms``).
+rows, and the keys of all enter the queue. MoCo v2 shuffles keys between GPUs, lest batch-norm statistics betray
+which keys are of the query's own batch; here there is no such shuffling, and the statistics are those of the whole
+batch (``distributed.share_batch_norms``). A network might in a long training learn to recognise them.
 """
 
 import copy
@@ -147,7 +147,7 @@ def autoencoder_inputs(spectrum, ivar, redshift):
     where the normalised spectrum is clipped, whose error is not that of the flux.
     """
     x = spectra.normalise(spectrum, ivar)
-    _, sigma = spectra.moments(spectrum, torch.isfinite(spectrum) & (ivar > 0))
+    _, sigma = spectra.moments(spectrum, spectra.valid(spectrum, ivar))
     known = ivar * sigma.square()
     weight = torch.where(x.abs() < spectra.CLIP, known / (1 + MODEL_ERROR**2 * known), 0.0)
     return x, torch.cat([weight, redshift[:, None]], 1)
@@ -240,5 +240,5 @@ def reconstructions(autoencoder, pairs, rows):
     x, _ = autoencoder_inputs(flux, ivar, redshift)
     drawn = autoencoder.eval().reconstruct(x.to(device), redshift.to(device)).cpu().numpy()
     wavelength = autoencoder.instrument.wave_obs.cpu().numpy()
-    mean, sigma = (side.numpy() for side in spectra.moments(flux, torch.isfinite(flux) & (ivar > 0)))
+    mean, sigma = (side.numpy() for side in spectra.moments(flux, spectra.valid(flux, ivar)))
     return mean + sigma * np.stack([np.interp(WAVELENGTH, wavelength, model) for model in drawn]).astype("f4")

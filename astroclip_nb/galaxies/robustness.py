@@ -4,7 +4,7 @@ import numpy as np
 
 from ..errors import InputError
 from .pairs import WAVELENGTH
-from .properties import labelled, scores
+from .properties import CATASTROPHIC, labelled, scores
 from .resampling import STEP, overlap, resample, weighted_mean
 
 DESI_FWHM = 1.65  # A, of a line that has no width of its own; much the same from 3600 to 9824 A
@@ -13,7 +13,7 @@ CORRELATED = 5  # bins, 4 A, of the running mean that correlates noise
 MOST_TESTED = 1000  # test galaxies whose spectra notebook 08 damages
 VIEWS_OF_TRAINING = (  # what `spectra.degrade` does, and which of `DAMAGES` it never does
     "The views of training have missing arms, masked ranges, tilts, white and correlated noise, and unmasked "
-    "outliers; other pixels and a lower resolution they never have."
+    "outliers of up to 30 σ; one far beyond, other pixels and a lower resolution they never have."
 )
 
 
@@ -104,13 +104,15 @@ def redshift_scores(true, predicted):
 
 
 def error_summary(error):
-    """Median, largest and share within 0.05 of redshift errors |dz| / (1 + z) (N,); None where there are none."""
+    """Median and largest of redshift errors |dz| / (1 + z) (N,), and the shares within 0.05 and 1,000 km/s; None
+    where there are none."""
     if not len(error):
-        return {"median_error": None, "largest_error": None, "within_0.05": None}
+        return dict.fromkeys(["median_error", "largest_error", "within_0.05", "within_1000_km_s"])
     return {
         "median_error": float(np.median(error)),
         "largest_error": float(error.max()),
         "within_0.05": float(np.mean(error <= 0.05)),
+        "within_1000_km_s": float(np.mean(error <= CATASTROPHIC)),
     }
 
 
@@ -170,6 +172,12 @@ def outliers(flux, ivar, rng):
     return flux + 20 * off * _sigma(ivar), ivar
 
 
+def one_far_off(flux, ivar, rng):
+    """A cosmic ray or a hot column that no mask tells: one valid bin 10,000 standard deviations too high."""
+    place = np.argmax(rng.random(flux.shape, np.float32) * (ivar > 0), 1)[:, None]
+    return flux + 10_000 * (np.arange(flux.shape[1]) == place) * _sigma(ivar), ivar
+
+
 def _sigma(ivar):
     """Standard deviations (N, L), 0 in masked bins."""
     return np.sqrt(np.divide(1, ivar, out=np.zeros_like(ivar), where=ivar > 0))
@@ -216,6 +224,7 @@ DAMAGES = {
     "half the signal to noise, by white noise": half_signal_white,
     "half the signal to noise, by noise correlated over 4 Å": half_signal_correlated,
     "1 % of the bins 20 σ off, unmasked": outliers,
+    "one bin 10,000 σ off, unmasked": one_far_off,
     "in the pixels of SDSS, 69 km/s, and back": through_sdss_pixels,
     "smoothed to R = 1500": smoothed,
 }

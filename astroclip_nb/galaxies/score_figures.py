@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ..figstyle import COLOURS, CYCLE, PAGE_WIDTH, SMALL, label
+from .properties import scatter
 
 MARKERS = "osD^vP"
 LEAST_R2 = -0.1  # drawn in its place; below, a score is written at the edge
@@ -210,7 +211,7 @@ def few_shot(result, quantity):
     lowest = 0.0  # of the bands, which the axis holds down to LEAST_BAND
     for k, (side, models) in enumerate(result["r2"].items()):
         for model, r2 in models.items():
-            mean, deviation = r2.mean(1), r2.std(1)
+            mean, deviation = r2.mean(1), scatter(r2)
             colour = modality_colour(side, k)
             name, style = {"knn": ("k-NN", "-"), "mlp": ("network", "--")}[model]
             marker = MARKERS[k % len(MARKERS)]

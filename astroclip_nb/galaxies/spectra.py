@@ -9,38 +9,58 @@ import torch.nn.functional as F
 
 from ..device import noise
 
-UNOBSERVED = "has no valid bin"
+UNOBSERVED = "has no two valid bins that differ"
 CLIP = 10.0  # standard deviations; sky residuals and cosmic rays beyond tell nothing about a galaxy
+CLIPPINGS = 5  # times at most that mean and standard deviation are taken anew without what is beyond
 NARROWEST = (1125, 5750)  # bins at 4500 and 8200 A, between which every spectrograph is taken to see
 ARM_EDGES = (2725, 4962)  # bins between the b, r and z arms of DESI, in the middle of their overlaps: 5780, 7570 A
 
 
 def normalise(spectrum, ivar=None):
-    """Z-score of each spectrum over its valid bins; the others become 0, the mean. (N, L) float32.
+    """Z-score of each spectrum over its `valid` bins; the others become 0, the mean. (N, L) float32.
 
-    A bin is valid where the flux is finite and, if given, ``ivar`` > 0. Clipped at 10 standard deviations.
+    Without ``ivar`` bins are valid where the flux is finite. Clipped at 10 standard deviations.
     """
-    valid = torch.isfinite(spectrum)
-    if ivar is not None:
-        valid &= ivar > 0
-    mean, sigma = moments(spectrum, valid)
-    return torch.where(valid, (spectrum.float() - mean) / sigma, 0.0).clamp(-CLIP, CLIP)
+    known = torch.isfinite(spectrum) if ivar is None else valid(spectrum, ivar)
+    mean, sigma = moments(spectrum, known)
+    return torch.where(known, (spectrum.float() - mean) / sigma, 0.0).clamp(-CLIP, CLIP)
 
 
-def moments(spectrum, valid):
-    """Mean and standard deviation of each spectrum (N, L) over the bins marked ``valid``: (N, 1) float32 each.
+def valid(spectrum, ivar):
+    """Bins (N, L) of finite flux and positive, finite ``ivar``."""
+    return torch.isfinite(spectrum) & (ivar > 0) & (ivar < torch.inf)
+
+
+def moments(spectrum, known):
+    """Mean and standard deviation of each spectrum (N, L) over the bins that are ``known``: (N, 1) float32 each.
+
+    Without those farther than `CLIP` standard deviations from the mean: a single cosmic ray that no mask has would
+    be all that the standard deviation tells of.
+    """
+    flux, near = torch.where(known, spectrum, 0.0).float(), known
+    for _ in range(CLIPPINGS):
+        mean, sigma = _moments(flux, near)
+        before, near = near, known & ((flux - mean).abs() <= CLIP * sigma)
+        if torch.equal(near, before):
+            break
+    return mean, sigma
+
+
+def _moments(flux, near):
+    """Mean and standard deviation (N, 1) of flux (N, L) over the bins ``near``.
 
     In whatever unit the flux is: squares of some 1e-17 erg/s/cm2/A would be next to nothing in float32, so it is
-    divided by a power of two near its largest value first, which rounds nothing.
+    divided by a power of two near its largest value first, which rounds nothing. What varies by less than float32
+    tells is constant.
     """
-    flux = torch.where(valid, spectrum, 0.0).float()
+    flux = torch.where(near, flux, 0.0)
     _, exponent = torch.frexp(_largest(flux))
     unit = torch.ldexp(torch.ones_like(flux[:, :1]), exponent)
     flux = flux / unit
-    count = valid.sum(1, keepdim=True).clamp(min=1)
+    count = near.sum(1, keepdim=True).clamp(min=1)
     mean = flux.sum(1, keepdim=True) / count
-    residual = torch.where(valid, flux - mean, 0.0)
-    sigma = (residual.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-8)
+    residual = torch.where(near, flux - mean, 0.0)
+    sigma = (residual.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-5)
     return mean * unit, sigma * unit
 
 
@@ -50,8 +70,10 @@ def _largest(flux):
 
 
 def observed(spectrum, ivar):
-    """Of which spectra (N, L) any bin is valid: (N,) bool. Nothing is known of the others."""
-    return (torch.isfinite(spectrum) & (ivar > 0)).any(1)
+    """Which spectra (N, L) have two `valid` bins that differ: (N,) bool. Nothing is known of the others."""
+    known = valid(spectrum, ivar)
+    lowest, highest = (torch.where(known, spectrum, filler) for filler in (torch.inf, -torch.inf))
+    return lowest.amin(1) < highest.amax(1)
 
 
 def estimated_ivar(spectrum):
@@ -70,16 +92,18 @@ def estimated_ivar(spectrum):
 
 def signal_to_noise(spectrum, ivar):
     """Mean flux over its standard deviation of the valid bins of each spectrum: (N, 1) float32, 0 where none is."""
-    observed = (ivar > 0).sum(1, keepdim=True).clamp(min=1)
-    return (spectrum.float() * ivar.float().sqrt()).nansum(1, keepdim=True) / observed
+    known = valid(spectrum, ivar)
+    ratio = torch.where(known, spectrum.float() * ivar.float().sqrt(), 0.0)
+    return ratio.sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1)
 
 
 def with_noise(spectrum, ivar, target, generator):
     """Spectra and ivar (N, L) with noise added until their ``signal_to_noise`` is ``target``; noisier ones stay."""
     more = (signal_to_noise(spectrum, ivar) / target).clamp(min=1)  # factor on sigma
+    ivar = torch.where(valid(spectrum, ivar), ivar, 0.0).float()
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt() * (more.square() - 1).sqrt()
     flux = spectrum.float() + noise(spectrum.shape, spectrum.device, generator) * sigma
-    return flux, ivar.float() / more.square()
+    return flux, ivar / more.square()
 
 
 def degrade(spectrum, ivar, generator):
@@ -107,6 +131,7 @@ def degrade(spectrum, ivar, generator):
     def uniform(*shape):
         return torch.rand(n, *shape, generator=generator).to(device)
 
+    ivar = torch.where(valid(spectrum, ivar), ivar, 0.0).float()
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt()
     signal = signal_to_noise(spectrum, ivar).clamp(min=1)
     more = torch.where(uniform(1) < 0.5, signal ** uniform(1), 1.0)  # factor on sigma
@@ -133,7 +158,7 @@ def degrade(spectrum, ivar, generator):
     narrow = uniform(1) < 0.25
     kept &= bins >= narrow * uniform(1) * NARROWEST[0]
     kept &= bins < length - narrow * uniform(1) * (length - NARROWEST[1])
-    return flux * gain, torch.where(kept, ivar.float() / (more * gain).square(), 0.0)
+    return flux * gain, torch.where(kept, ivar / (more * gain).square(), 0.0)
 
 
 def _spikes(uniform, length):

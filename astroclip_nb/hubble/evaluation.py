@@ -114,6 +114,19 @@ def is_relevant(kind, query):
     return np.isin(kind, list(RELEVANT_KINDS.get(query, ())))
 
 
+def unseen_queries(queries, hidden):
+    """Those queries of which every relevant kind is among the ``hidden``, which were never trained on."""
+    return [query for query in queries if RELEVANT_KINDS.get(query) and RELEVANT_KINDS[query] <= set(hidden)]
+
+
+def mean_relevance(relevance, without=()):
+    """Mean over the queries of {method: {query: share}}, some left out: {method: share}."""
+    return {
+        method: float(np.mean([share for query, share in shares.items() if query not in without]))
+        for method, shares in relevance.items()
+    }
+
+
 def relevance(orders, kind, queries, k=10):
     """Share of the first ``k`` images of each order (Q, n) whose kind is what the query is about, by query."""
     return {

@@ -12,6 +12,7 @@ PUBLISHED_ONLY = {
     "abstracts": "CLIP trained on abstracts",
     "scratch": "CLIP from scratch",
 }
+UNSEEN = " (kept out of training)"
 PARTS = {"test": "held-out proposals", "unseen": "unseen kinds of object"}
 
 
@@ -49,13 +50,16 @@ def retrieval_table(metrics, part="test", level="image"):
 
 
 def relevance_table(metrics):
-    """Share of the best ten images that are what each query is about; the last row is the mean."""
-    names = list(metrics["relevance"])
+    """Share of the best ten images that are what each query is about; then the mean, and that of the queries for a
+    kind that was trained on."""
+    names, unseen = list(metrics["relevance"]), metrics["unseen_queries"]
     rows = [
-        [query, *(_number(metrics["relevance"][name], query, 2) for name in names)]
+        [query + UNSEEN * (query in unseen), *(_number(metrics["relevance"][name], query, 2) for name in names)]
         for query in metrics["relevance"][names[0]]
     ]
-    rows.append(["**mean**", *(f"**{metrics['mean_relevance'][name]:.2f}**" for name in names)])
+    means = {"mean": "mean_relevance"} | ({"mean of the others": "mean_relevance_seen"} if unseen else {})
+    for title, mean in means.items():
+        rows.append([f"**{title}**", *(f"**{metrics[mean][name]:.2f}**" for name in names)])
     return markdown_table([f"query ({metrics['origin']})", *names], rows)
 
 
