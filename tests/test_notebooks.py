@@ -7,10 +7,13 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pytest
 
+from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.galaxies import robustness
-from astroclip_nb.paths import NOTEBOOKS, PROFILES, REPORT_NOTEBOOK, RunFolder
+from astroclip_nb.galaxies.pairs import WAVELENGTH, open_pairs
+from astroclip_nb.paths import NOTEBOOKS, PROFILES, REPORT_NOTEBOOK, REPOSITORY, RunFolder
 from astroclip_nb.report import read_metrics, write_report
 from astroclip_nb.run import execute, load_profile, ordered_notebooks, parameters_for, run_notebooks
 
@@ -81,12 +84,25 @@ def test_real_spectra_go_through_the_towers(smoke, shared_data):
     assert found["n"] == 6
     assert found["galaxies"]["39633345008634465"]["catalogue"] == pytest.approx(0.36874, abs=1e-4)
     assert found["noisier"]["3"]["spectra"] >= 5, "five are smoothed, and have signal to noise enough at any level"
-    whole = {name: found[name] for name in ("median_error", "largest_error", "within_0.05")}
+    whole = {name: found[name] for name in ("median_error", "largest_error", "within_0.05", "within_1000_km_s")}
     assert found["damaged_real"].pop("whole") == whole and whole not in found["damaged_real"].values()
     assert found["damaged"].pop("whole") == found["narrower"]["3600-9824"]
     assert set(found["damaged"]) == set(found["damaged_real"]) == set(robustness.DAMAGES) - {"whole"}
     assert found["noisier"]["1"]["spectra"] == 6 and 0 <= found["noisier"]["1"]["within_0.05"] <= 1
     assert (smoke.figures / "real_galaxies.png").exists() and (smoke.figures / "real_galaxies_noise.png").exists()
+
+
+def test_the_lines_of_the_readme_embed_galaxies_of_ones_own(smoke):
+    """Run as they stand there, but for the run, on galaxies of that run: their embeddings are what the file has."""
+    (lines,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    pairs, rows = open_pairs(smoke.pairs), [3, 5, 8]
+    names = {"wavelength": WAVELENGTH, "cutouts": pairs.read("image", rows)}
+    names |= {"flux": pairs.read("spectrum", rows), "ivar": pairs.read("ivar", rows)}
+    exec(lines.replace("runs/default", str(smoke.path)), names)
+    kept = load_embeddings(smoke.embeddings, pairs)
+    for side, found in (("image", names["images"]), ("spectrum", names["spectra"])):
+        np.testing.assert_allclose(found, getattr(kept, side)[rows], atol=2e-3)  # rounding in the cache
+    assert names["redshift"].shape == (3,) and names["cosines"].shape == (3, 3)
 
 
 def test_the_report_takes_real_spectra_of_which_some_redshifts_are_unknown(smoke, shared_data):

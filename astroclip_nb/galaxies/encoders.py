@@ -70,7 +70,9 @@ def arcsinh_stretch(crops):
 class ImageEncoder(nn.Module):
     """ResNet on crops (N, 3, 96, 96) in nanomaggies/pixel.
 
-    stretch : "arcsinh" (ours) or "rgb" (the published weights'); binning : pixels averaged along each side.
+    stretch : "arcsinh" (ours) or "rgb", by which AstroCLIP feeds the published weights; binning : pixels averaged
+    along each side. The code of Stein et al., who trained them, has the brackets of that stretch elsewhere and is
+    nearly linear; which of the two the weights saw is not known.
     """
 
     def __init__(self, architecture="resnet18", stretch="arcsinh", binning=1):

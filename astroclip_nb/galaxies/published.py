@@ -30,7 +30,9 @@ PROVABGS = {
 def view_astroclip(source, path):
     """Present AstroCLIP's HDF5 file as a pairs file, in file order; only TARGETIDs and redshifts are copied.
 
-    The images, stored as (n, 152, 152, 3), are mapped band by band and appear as (N, 3, 152, 152) float32.
+    The images, stored as (n, 152, 152, 3), are mapped band by band and appear as (N, 3, 152, 152) float32, rows and
+    columns as in the file: transposed, if it was written as by the authors' ``cross_match/export_data.py``, so that
+    spirals wind the other way. Towers trained with flips do not mind.
     ``source`` has to stay where it is. A galaxy stored twice keeps its first place only; the attribute
     ``duplicates_dropped`` says how many went. Raises InputError for a missing group, or another shape or type.
     """
@@ -69,8 +71,8 @@ def view_astroclip(source, path):
 def pairs_from_parquet(sources, path, progress=True):
     """Write the Parquet copy of AstroCLIP's data (one or more files) as a pairs file, in file order.
 
-    Columns: image (152, 152, 3) and spectrum (7781, 1) as nested lists, redshift, targetid. A galaxy stored
-    twice keeps its first place only. Goes on where an interrupted call stopped.
+    Columns: image (152, 152, 3), of which `view_astroclip` tells the order, and spectrum (7781, 1) as nested lists,
+    redshift, targetid. A galaxy stored twice keeps its first place only. Goes on where an interrupted call stopped.
     """
     sources = [Path(source) for source in sources]
     if not sources:

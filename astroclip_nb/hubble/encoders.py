@@ -49,9 +49,10 @@ def _block(n_in, n_out, kernel, stride):
 
 
 class FrozenWithHead(nn.Module):
-    """A frozen tower with a trained head of one hidden layer (1024, GELU), as in PAPERCLIP.
+    """A frozen tower with a trained head of one hidden layer (1024, GELU).
 
-    The head sits on ``tower.features`` where there are features, else on the tower's output.
+    PAPERCLIP has such a head before a projection of its own, on what CLIP pools before projecting. Here it stands
+    on ``tower.features`` where there are features, else on the tower's output, which of CLIP is the projection.
     """
 
     def __init__(self, tower, n_features, dim=512):

@@ -12,7 +12,7 @@ CAPTION_PARTS = {
     "name alone": "name", "use cases alone": "uses",
 }  # fmt: skip
 
-# PAPERCLIP (arXiv 2403.08851), 3,000 real validation images: top-1, and top-k % of all captions
+# PAPERCLIP (arXiv 2403.08851), 3,194 real validation images and their summaries: top-1, and top-k % of all captions
 PUBLISHED = {
     "softmax": {"top-1": 0.021, "5 %": 0.555, "10 %": 0.682, "20 %": 0.807, "50 %": 0.928},
     "abstracts": {"top-1": 0.015, "5 %": 0.530, "10 %": 0.664, "20 %": 0.798, "50 %": 0.909},

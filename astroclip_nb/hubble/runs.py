@@ -70,9 +70,12 @@ class HubbleRun:
         """Index of the proposal of the images of a part, (n,)."""
         return self.observations.proposal[self.rows[part]]
 
-    def pairs(self, model, text="summary"):
-        """Unit vectors of held-out images and of each one's caption: {part: (image (n, D), text (n, D))}."""
-        words = embed_texts(model, self.towers, self.observations.captions(text))
+    def pairs(self, model):
+        """Unit vectors of held-out images and of each one's summary: {part: (image (n, D), text (n, D))}.
+
+        The captions of all models, whatever they were trained on, as in PAPERCLIP.
+        """
+        words = embed_texts(model, self.towers, self.observations.captions("summary"))
         return {
             part: (
                 embed_images(model, self.towers, self.observations, self.rows[part]),
