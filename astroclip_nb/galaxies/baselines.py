@@ -1,8 +1,8 @@
 """What simpler methods reach on the same galaxies and split, to stand beside every trained embedding.
 
 From images: aperture photometry with k-NN or gradient boosting. From spectra: principal components with k-NN, and
-redshifts by fits of templates (`template_fit`). From both: canonical correlations, the linear form of contrastive training. Supervised networks are in
-`supervised`.
+redshifts by `template_fit`. From both: canonical correlations, the linear form of contrastive training. Supervised
+networks are in `supervised`.
 """
 
 import functools
