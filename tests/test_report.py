@@ -140,6 +140,17 @@ def test_tables_put_every_number_in_its_own_row():
     ]
 
 
+def test_a_method_of_one_quantity_has_an_empty_cell_under_the_other():
+    sides = {side: score(0.7) for side in ("image", "spectrum", "cross-modal")}
+    methods = {"photometry k-NN": score(0.5), "spectrum template fit": score(0.9)}
+    baselines = {"redshift": methods, "log_mstar": {"photometry k-NN": score(0.4)}}
+    metrics = {"zero_shot": {"redshift": sides, "log_mstar": sides}, "baselines": baselines}
+    assert tables.baseline_table(metrics).splitlines()[-2:] == [
+        "| photometry k-NN | image | 0.50 ± 0.01 | 0.40 ± 0.01 |",
+        "| spectrum template fit | spectrum | 0.90 ± 0.01 |  |",
+    ]
+
+
 def test_damaged_spectra_stand_beside_the_real_ones_and_the_worst_is_named():
     errors = {"median_error": 0.01, "largest_error": 0.2, "within_0.05": 0.5, "within_1000_km_s": 0.25}
     damaged = {name: score(r2) | errors for name, r2 in (("whole", 0.9), ("tilted", 0.8), ("smoothed", 0.85))}

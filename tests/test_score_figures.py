@@ -84,6 +84,19 @@ def test_baselines_sets_methods_beside_published_numbers_of_the_same_quantity():
             assert ((methods.index(f"{source} (DESI)"), r2) in drawn) == (quantity == "redshift")
 
 
+def test_a_method_of_one_quantity_leaves_its_row_of_the_other_empty():
+    def row(quantity, name, r2):
+        return Prediction(quantity, name, np.zeros(1), np.zeros(1), {"r2": r2, "r2_error": 0.01}, 9, 0)
+
+    ours = [row(quantity, "spectrum", 0.6) for quantity in ("redshift", "log_mstar")]
+    figure = score_figures.baselines({"this run": ours}, [row("redshift", "spectrum template fit", 0.9)])
+    assert_readable(figure)
+    for axis, expected in zip(figure.axes, ({(0, 0.6), (1, 0.9)}, {(0, 0.6)}), strict=True):
+        points = [b.lines[0].get_xydata()[0] for b in axis.containers]
+        assert {(round(float(y)), float(x)) for x, y in points if np.isfinite(x)} == expected
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["this run", "spectrum template fit"]
+
+
 def test_probe_heatmap_orders_rows_and_marks_the_best_of_each_panel():
     names, sides = ["snr", "redshift", "ebv"], ["image", "spectrum"]
     linear = [[[0.1, -0.2], [np.nan, 0.05]], [[0.5, 0.8], [0.7, 0.6]], [[np.nan] * 2] * 2]

@@ -1,8 +1,8 @@
 """What simpler methods reach on the same galaxies and split, to stand beside every trained embedding.
 
-From images: aperture photometry with k-NN or gradient boosting. From spectra: principal components with k-NN.
-From both: canonical correlations, the linear form of contrastive training. Supervised networks are in
-`supervised`.
+From images: aperture photometry with k-NN or gradient boosting. From spectra: principal components with k-NN, and
+redshifts by `template_fit`. From both: canonical correlations, the linear form of contrastive training. Supervised
+networks are in `supervised`.
 """
 
 import functools
@@ -167,12 +167,16 @@ def unaligned(image_features, spectrum_features, split, catalogue, quantities=("
 
 def of_run(pairs, features, embeddings, quantities, k=16):
     """All baselines of this module, with the split and labels of ``embeddings``: two lists of `Prediction`, that of
-    `table` and `unaligned`, and that of `linear_contrastive`."""
+    `table`, `unaligned` and, of redshift alone, "spectrum template fit", and that of `linear_contrastive`."""
+    from .template_fit import predict_redshifts
+
     split, catalogue = embeddings.split, embeddings.catalogue
     images = photometry(pairs)
     spectra = principal_components(coarse_spectra(pairs), np.flatnonzero(split == "train"))
     rows = table(images, spectra, split, catalogue, quantities, k)
     rows += unaligned(features.image[:, 0], features.spectrum[:, 0], split, catalogue, quantities, k)
+    fit, alone = functools.partial(predict_redshifts, pairs), [q for q in quantities if q == "redshift"]
+    rows += predictions("spectrum template fit", fit, np.arange(len(pairs)), split, catalogue, alone)
     linear = linear_contrastive(images, spectra, embeddings.targetid, split, catalogue)
     return rows, zero_shot(linear, quantities, k)
 
