@@ -113,11 +113,10 @@ def range_table(narrower):
     return markdown_table(header, rows)
 
 
-def damage_table(damaged, real, n_real=0):
+def damage_table(damaged, real):
     """One row per kind of damage: R2 and errors of redshift; then those of ``real`` spectra, if there are any.
 
-    damaged, real : {kind: scores}; a kind that left no real spectrum any bin has empty cells there. n_real : real
-    spectra of known redshift; where they are few, those within 0.05 are counted.
+    damaged, real : {kind: scores}; a kind that left no real spectrum any bin has empty cells there.
     """
     header = ["spectra", "R² of redshift", "median error", "within 0.05", "within 1,000 km/s"]
     header += ["real: median error", "real: within 0.05", "real: largest error"] if real else []
@@ -125,18 +124,15 @@ def damage_table(damaged, real, n_real=0):
     for name, row in damaged.items():
         cells = [name, with_error(row), *_errors(row), _near(row)]
         if real:
-            cells += (
-                [*_errors(real[name], n_real), f"{real[name]['largest_error']:.4f}"] if name in real else [""] * 3
-            )
+            cells += [*_errors(real[name]), f"{real[name]['largest_error']:.4f}"] if name in real else [""] * 3
         rows.append(cells)
     return markdown_table(header, rows)
 
 
-def _errors(row, n=0):
-    """Median error and share within 0.05, which is "5 of 6" of a few ``n``."""
-    share = row["within_0.05"]
-    whole = 0 < n <= FEW and abs(share * n - round(share * n)) < 1e-6
-    return [f"{row['median_error']:.4f}", f"{round(share * n)} of {n}" if whole else f"{share:.1%}"]
+def _errors(row):
+    """Median error and share within 0.05, which is "5 of 6" of a few."""
+    n, share = row["n"], row["within_0.05"]
+    return [f"{row['median_error']:.4f}", f"{round(share * n)} of {n}" if n <= FEW else f"{share:.1%}"]
 
 
 def _near(row):

@@ -6,7 +6,7 @@ import pytest
 
 from astroclip_nb.errors import InputError
 from astroclip_nb.hubble.proposals import PARTS, Proposal, read_catalogue
-from astroclip_nb.hubble.summaries import SCHEMA, add_summaries, check_summary, read_summaries, summarise
+from astroclip_nb.hubble.summaries import SCHEMA, add_summaries, check_summary, names_in, read_summaries, summarise
 
 CATALOGUE = """\
 ------------------------------------------------------------------------------
@@ -103,6 +103,25 @@ def test_rules_find_objects_and_uses():
         "objects_and_phenomena": ["A title"],
         "science_use_cases": ["study A title"],
     }
+
+
+def test_the_first_five_objects_stand_in_the_order_they_are_first_named():
+    abstract = (
+        "We study a quasar with a relativistic jet in a galaxy merger. The jet has knots; dust, a halo and a bar "
+        "are seen in the host. We will image the quasar again."
+    )
+    found = summarise(abstract, "A quasar")["objects_and_phenomena"]
+    assert found == ["quasar", "relativistic jet", "galaxy merger", "jet", "knots"]
+
+
+def test_a_kind_is_named_by_its_whole_name_in_any_number():
+    def share(objects, kind):
+        return names_in([{"objects_and_phenomena": objects}], [kind])
+
+    assert share(["a Globular Cluster"], "globular clusters") == 1
+    assert share(["dust", "spiral galaxy"], "spiral galaxies") == 1
+    assert share(["compact", "cluster", "globular"], "globular clusters") == 0
+    assert share(["edge-on", "bar"], "edge-on disk galaxies") == 0
 
 
 def test_summaries_of_a_model(tmp_path):

@@ -172,7 +172,9 @@ def test_as_many_neighbours_as_labels_would_know_nothing():
 def test_shares_within_and_outliers_beyond_0_05():
     error = np.array([0.0033, 0.0034, 0.049, 0.051, 0.2])  # 1,000 km/s are 0.003336
     found = robustness.error_summary(error)
-    assert found == {"median_error": 0.049, "largest_error": 0.2, "within_0.05": 0.6, "within_1000_km_s": 0.2}
+    assert found == {
+        "n": 5, "median_error": 0.049, "largest_error": 0.2, "within_0.05": 0.6, "within_1000_km_s": 0.2
+    }  # fmt: skip
     z = np.linspace(0.1, 0.5, 5)
     assert properties.scores(z, z + error * (1 + z), "redshift")["outlier_fraction"] == pytest.approx(0.4)
 

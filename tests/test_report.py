@@ -152,7 +152,7 @@ def test_a_method_of_one_quantity_has_an_empty_cell_under_the_other():
 
 
 def test_damaged_spectra_stand_beside_the_real_ones_and_the_worst_is_named():
-    errors = {"median_error": 0.01, "largest_error": 0.2, "within_0.05": 0.5, "within_1000_km_s": 0.25}
+    errors = {"median_error": 0.01, "largest_error": 0.2, "within_0.05": 0.5, "within_1000_km_s": 0.25, "n": 200}
     damaged = {name: score(r2) | errors for name, r2 in (("whole", 0.9), ("tilted", 0.8), ("smoothed", 0.85))}
     header, _, *rows = tables.damage_table(damaged, {}).splitlines()
     assert "real" not in header and rows[1] == "| tilted | 0.80 ± 0.01 | 0.0100 | 50.0% | 25.0% |"
@@ -165,9 +165,10 @@ def test_damaged_spectra_stand_beside_the_real_ones_and_the_worst_is_named():
 
 
 def test_few_real_spectra_are_counted():
-    errors = {"median_error": 0.01, "largest_error": 0.2, "within_0.05": 5 / 6, "within_1000_km_s": 0.25}
-    for n, told in ((6, "5 of 6"), (0, "83.3%"), (600, "83.3%"), (5, "83.3%")):
-        header, _, row = tables.damage_table({"whole": score(0.9) | errors}, {"whole": errors}, n).splitlines()
+    errors = {"median_error": 0.01, "largest_error": 0.2, "within_0.05": 5 / 6, "within_1000_km_s": 0.25, "n": 600}
+    for n, told in ((6, "5 of 6"), (60, "50 of 60"), (600, "83.3%")):
+        real = {"whole": errors | {"n": n}}
+        header, _, row = tables.damage_table({"whole": score(0.9) | errors}, real).splitlines()
         assert row == f"| whole | 0.90 ± 0.01 | 0.0100 | 83.3% | 25.0% | 0.0100 | {told} | 0.2000 |"
     assert header.endswith("| real: median error | real: within 0.05 | real: largest error |")
 

@@ -17,6 +17,7 @@ from . import images, spectra
 from .checkpoints import fingerprint_of, load_encoder, load_exactly, read_checkpoint, save_encoder
 from .encoders import Frozen
 from .features import (
+    PREPROCESSING,
     CachedBatches,
     Features,
     batch_size_for,
@@ -162,7 +163,7 @@ def align_fresh(towers, pairs, split, config, folder, *, batch_size=512, blur=Fa
         mine = turns(fixed_batches(validation, batch_size))
         return mean_loss(model, (central_views(pairs, rows) for rows in mine))
 
-    data_id = json.dumps([pairs.fingerprint, _digest(split), batch_size, blur, towers.within])
+    data_id = json.dumps([pairs.fingerprint, PREPROCESSING, _digest(split), batch_size, blur, towers.within])
     return contrast.fit(towers, batches, validate, config, folder, data_id=data_id, **options)
 
 
@@ -304,7 +305,7 @@ def embed_spectra(spectrum_encoder, heads, flux, ivar=None):
     """Embeddings (N, 128) of spectra (N, 7781) from anywhere, given as arrays on the common grid.
 
     Without ``ivar`` bins of exactly 0 count as masked, as ``spectra.estimated_ivar`` tells; so do those that a
-    masked array masks. Raises InputError for arrays of another shape and for a spectrum without a valid bin.
+    masked array masks. Raises InputError for arrays of another shape and for spectra not `spectra.observed`.
     """
     flux = _tensor("flux", flux, np.nan, (len(WAVELENGTH),))
     ivar = spectra.estimated_ivar(flux) if ivar is None else _tensor("ivar", ivar, 0, (len(WAVELENGTH),))

@@ -26,6 +26,7 @@ from .checkpoints import fingerprint_of
 from .inference import fast
 
 BLOCK = 256  # galaxies encoded at a time; also the unit of resuming
+PREPROCESSING = 2  # of what networks are shown: to be raised with every change of crops, views or normalisation
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def cache_features(
         "pairs": pairs.fingerprint, "image_encoder": fingerprint_of(image_encoder),
         "spectrum_encoder": fingerprint_of(spectrum_encoder), "image_views": n_image_views,
         "spectrum_views": n_spectrum_views, "blur": blur, "seed": seed, "precision": precision,
+        "preprocessing": PREPROCESSING,
     }  # fmt: skip
     check_precision(precision)
     if min(n_image_views, n_spectrum_views) < 0:
@@ -128,7 +130,9 @@ def _encode_block(pairs, start, encoders, identity):
         raise InputError(f"{pairs.path}: the image of TARGETID {first} has pixels that are not finite; drop it.")
     ivar = tensors["ivar"] if pairs.has_ivar else spectra.estimated_ivar(tensors["spectrum"])
     _warn_unobserved(pairs, rows, "images are zero everywhere", images.observed(tensors["image"]))
-    _warn_unobserved(pairs, rows, "spectra have no valid bin", spectra.observed(tensors["spectrum"], ivar))
+    _warn_unobserved(
+        pairs, rows, "spectra have no two valid bins that differ", spectra.observed(tensors["spectrum"], ivar)
+    )
     block_seed = np.random.SeedSequence((identity["seed"], start)).generate_state(1)[0]
     generator = torch.Generator().manual_seed(int(block_seed))
     crops = image_views(tensors["image"], identity["image_views"], generator, identity["blur"])

@@ -22,7 +22,7 @@ from ..errors import InputError
 from . import images, spectra
 from .alignment import read_ivar
 from .encoders import PUBLISHED_SPECTRUM, SMALL_SPECTRUM, ImageEncoder, SpectrumEncoder
-from .features import batch_size_for, shuffled
+from .features import PREPROCESSING, batch_size_for, shuffled
 from .pairs import WAVELENGTH
 
 TEMPERATURE = 0.2  # MoCo v2
@@ -198,7 +198,7 @@ def pretrain_images(
     history = pretrain(
         share_batch_norms(MoCo(encoder)), batches, lambda: held_out(0),
         contrast.cosine_config(epochs, steps, learning_rate, WEIGHT_DECAY, precision, seed), folder,
-        data_id=f"{pairs.fingerprint} {encoder.config} {batch_size} {blur}", label="MoCo v2",
+        data_id=f"{pairs.fingerprint} {PREPROCESSING} {encoder.config} {batch_size} {blur}", label="MoCo v2",
     )  # fmt: skip
     return encoder, history
 
@@ -225,7 +225,8 @@ def pretrain_spectra(pairs, split, folder, *, small, epochs, batch_size, learnin
     history = pretrain(
         model, batches, lambda: held_out(0),
         contrast.cosine_config(epochs, steps, learning_rate, WEIGHT_DECAY, precision, seed), folder,
-        data_id=f"{pairs.fingerprint} {model.encoder.config} {batch_size} {redshifts}", label="autoencoder",
+        data_id=f"{pairs.fingerprint} {PREPROCESSING} {model.encoder.config} {batch_size} {redshifts}",
+        label="autoencoder",
     )  # fmt: skip
     return model, history
 

@@ -74,7 +74,7 @@ def predict_damaged(flux, ivar, redshift, predict, seed=0):
     """Redshifts of spectra under each of `DAMAGES`: {its name: (true, predicted)}, each (n,).
 
     flux, ivar (N, 7781); redshift (N,), NaN where unknown; predict(flux, ivar) gives redshifts. Spectra of which a
-    damage leaves no bin are left out, as is a damage that leaves none of them.
+    damage leaves nothing are left out, as is a damage that leaves none of them.
 
     Which of these training has seen is told by `VIEWS_OF_TRAINING`.
     """
@@ -88,8 +88,10 @@ def predict_damaged(flux, ivar, redshift, predict, seed=0):
 
 
 def _known(flux, ivar, redshift):
-    """Which spectra have a redshift and a valid bin, (N,) bool."""
-    return labelled(redshift) & (np.isfinite(flux) & (ivar > 0)).any(1)
+    """Which spectra have a redshift and are `observed`, (N,) bool."""
+    from .spectra import observed
+
+    return labelled(redshift) & observed(flux, ivar)
 
 
 def redshift_errors(true, predicted):
@@ -104,11 +106,11 @@ def redshift_scores(true, predicted):
 
 
 def error_summary(error):
-    """Median and largest of redshift errors |dz| / (1 + z) (N,), and the shares within 0.05 and 1,000 km/s; None
-    where there are none."""
+    """Of redshift errors |dz| / (1 + z) (N,): n, median, largest, shares within 0.05 and 1,000 km/s; None of 0."""
     if not len(error):
-        return dict.fromkeys(["median_error", "largest_error", "within_0.05", "within_1000_km_s"])
+        return {"n": 0} | dict.fromkeys(["median_error", "largest_error", "within_0.05", "within_1000_km_s"])
     return {
+        "n": len(error),
         "median_error": float(np.median(error)),
         "largest_error": float(error.max()),
         "within_0.05": float(np.mean(error <= 0.05)),

@@ -4,6 +4,7 @@ Spectra are (N, 7781) in 1e-17 erg/s/cm2/A on 3600 + 0.8 k A; ``ivar`` is their 
 is masked or was never observed.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -70,7 +71,12 @@ def _largest(flux):
 
 
 def observed(spectrum, ivar):
-    """Which spectra (N, L) have two `valid` bins that differ: (N,) bool. Nothing is known of the others."""
+    """Which spectra (N, L) have two `valid` bins that differ: (N,) bool. Nothing is known of the others.
+
+    Of arrays an array, of tensors a tensor.
+    """
+    if isinstance(spectrum, np.ndarray):
+        return observed(*(torch.from_numpy(np.asarray(each, np.float32)) for each in (spectrum, ivar))).numpy()
     known = valid(spectrum, ivar)
     lowest, highest = (torch.where(known, spectrum, filler) for filler in (torch.inf, -torch.inf))
     return lowest.amin(1) < highest.amax(1)

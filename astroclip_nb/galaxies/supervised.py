@@ -9,6 +9,7 @@ from ..contrast import FitConfig, fit
 from ..errors import InputError
 from ..torchvision_cpu import import_torchvision
 from .alignment import read_ivar
+from .features import PREPROCESSING
 from .images import central_crop, random_views, rgb_tensor
 from .properties import Prediction, labelled, scores
 from .spectra import normalise
@@ -175,6 +176,6 @@ def both(pairs, embeddings, folder, quantities, **options):
     for name, (make_net, reader) in NETWORKS.items():
         rows += supervised(
             name, make_net, reader(pairs), embeddings.split, embeddings.catalogue, folder / name.replace(" ", "_"),
-            quantities, data_id=pairs.fingerprint, **options,
+            quantities, data_id=f"{pairs.fingerprint} {PREPROCESSING}", **options,
         )  # fmt: skip
     return rows

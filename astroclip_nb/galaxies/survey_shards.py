@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..paths import replacing
 from . import images, spectra
 from .alignment import load_towers, towers_fingerprint
-from .features import BLOCK, encode
+from .features import BLOCK, PREPROCESSING, encode
 from .hdf5 import open_hdf5, read_rows
 from .inference import fast
 from .pairs import BANDS, DATA, NO_COLUMNS, WAVELENGTH, check_conventions, split_of
@@ -108,6 +108,7 @@ def identity_of(shard, towers, precision):
     towers : their fingerprint.
     """
     identity = {"shard": shard_fingerprint(shard), "towers": towers, "precision": precision}
+    identity["preprocessing"] = PREPROCESSING
     return json.dumps(identity, sort_keys=True)
 
 
@@ -124,7 +125,7 @@ def encode_shard(path, output, towers_folder, fingerprint, precision="fp32"):
     """Write the embeddings of the shard ``path`` to ``output``, whole or not at all, a block of 256 at a time.
 
     fingerprint : of the towers; precision : "fp32" or "bf16". Returns the number of galaxies. Raises InputError
-    where the shard is none, the towers are others, an image is not finite or empty, or a spectrum has no valid bin.
+    where the shard is none, the towers are others, an image is not finite or empty, or a spectrum not `observed`.
     """
     towers = _open_towers(towers_folder, fingerprint, precision)
     with open_shard(path) as shard, replacing(output) as temporary, h5py.File(temporary, "w") as file:

@@ -113,7 +113,10 @@ _TERM = _patterns()
 def summarise(abstract, title=""):
     """A summary by rules: known terms in order of appearance, and clauses that say what will be done."""
     terms = [match[0] for match in _TERM.finditer(f"{title}. {abstract}")]
-    objects = list({term.lower(): term for term in reversed(terms)}.values())[::-1][:5]
+    first = {}
+    for term in terms:
+        first.setdefault(term.lower(), term)
+    objects = list(first.values())[:5]
     uses = [match[1].strip() for match in _USE.finditer(abstract)]
     objects = objects or [title.strip() or "unidentified object"]
     uses = list(dict.fromkeys(uses))[:5] or [f"study {objects[0]}"]
@@ -121,15 +124,16 @@ def summarise(abstract, title=""):
 
 
 def names_in(summaries, kinds):
-    """Share of summaries whose objects name their simulated kind, by any of its names.
-
-    A name counts as named where one of the objects contains it, or is contained in it.
-    """
+    """Share of summaries of which one of the objects contains a name of their simulated kind, in any number."""
     from .simulate.kinds import all_kinds
 
     known, named = all_kinds(), 0
     for summary, kind in zip(summaries, kinds, strict=True):
-        objects = [item.lower().rstrip("s") for item in summary["objects_and_phenomena"]]
-        names = [name.lower() for name in known[kind].names]
-        named += any(item in name or name.rstrip("s") in item for item in objects for name in names)
+        objects = [_singular(item) for item in summary["objects_and_phenomena"]]
+        named += any(f" {_singular(name)} " in f" {item} " for item in objects for name in known[kind].names)
     return named / len(summaries)
+
+
+def _singular(words):
+    """Words in lower case without the endings of plurals, hyphens apart."""
+    return " ".join(re.sub("ies$", "y", word).removesuffix("s") for word in re.split(r"[\s-]+", words.lower()))
