@@ -9,7 +9,6 @@ from astroclip_nb.galaxies.inference import fast
 from astroclip_nb.galaxies.pairs import WAVELENGTH
 from astroclip_nb.paths import SHIPPED_WEIGHTS
 
-
 RIPPLE = 1 + 1e-6 * (-1.0) ** np.arange(7781)  # of nothing that is constant anything is known
 
 
