@@ -230,7 +230,8 @@ def sizes():
     """Bytes of everything that is kept, in TB."""
     kinds = {"Images": IMAGE, "Spectra and ivar": SPECTRUM, "Cached features": CACHED, "Embeddings": EMBEDDINGS}
     rows = [
-        [what, f"{b / 1e3:.3g}", *(f"{n * b / 1e12:.2g}" for n in GALAXIES.values())] for what, b in kinds.items()
+        [what, f"{b / 1e3:.3g}", *(f"{float(f'{n * b / 1e12:.2g}'):g}" for n in GALAXIES.values())]
+        for what, b in kinds.items()
     ]
     return markdown_table(["What", "kB each", *(f"{name}, TB" for name in GALAXIES)], rows)
 
