@@ -113,16 +113,20 @@ def range_table(narrower):
     return markdown_table(header, rows)
 
 
-def damage_table(damaged, real):
+def damage_table(damaged, real, fitted=()):
     """One row per kind of damage: R2 and errors of redshift; then those of ``real`` spectra, if there are any.
 
-    damaged, real : {kind: scores}; a kind that left no real spectrum any bin has empty cells there.
+    damaged, real, fitted : {kind: scores}, the last of template fits to some of the same galaxies; a kind that left
+    no spectrum any bin has empty cells.
     """
     header = ["spectra", "R² of redshift", "median error", "within 0.05", "within 1,000 km/s"]
+    header += ["template fit: within 0.05", "within 1,000 km/s"] if fitted else []
     header += ["real: median error", "real: within 0.05", "real: largest error"] if real else []
     rows = []
     for name, row in damaged.items():
         cells = [name, with_error(row), *_errors(row), _near(row)]
+        if fitted:
+            cells += [_errors(fitted[name])[1], _near(fitted[name])] if name in fitted else [""] * 2
         if real:
             cells += [*_errors(real[name]), f"{real[name]['largest_error']:.4f}"] if name in real else [""] * 3
         rows.append(cells)

@@ -84,9 +84,12 @@ def test_real_spectra_go_through_the_towers(smoke, shared_data):
     assert found["n"] == 6
     assert found["galaxies"]["39633345008634465"]["catalogue"] == pytest.approx(0.36874, abs=1e-4)
     assert found["noisier"]["3"]["spectra"] >= 5, "five are smoothed, and have signal to noise enough at any level"
-    whole = {name: found[name] for name in ("median_error", "largest_error", "within_0.05", "within_1000_km_s")}
+    whole = {
+        name: found[name] for name in ("n", "median_error", "largest_error", "within_0.05", "within_1000_km_s")
+    }
     assert found["damaged_real"].pop("whole") == whole and whole not in found["damaged_real"].values()
     assert found["damaged"].pop("whole") == found["narrower"]["3600-9824"]
+    assert found["damaged_fit"].keys() == found["damaged"].keys() | {"whole"}
     assert set(found["damaged"]) == set(found["damaged_real"]) == set(robustness.DAMAGES) - {"whole"}
     assert found["noisier"]["1"]["spectra"] == 6 and 0 <= found["noisier"]["1"]["within_0.05"] <= 1
     assert (smoke.figures / "real_galaxies.png").exists() and (smoke.figures / "real_galaxies_noise.png").exists()

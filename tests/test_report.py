@@ -159,6 +159,10 @@ def test_damaged_spectra_stand_beside_the_real_ones_and_the_worst_is_named():
     _, _, *rows = tables.damage_table(damaged, {"whole": errors, "smoothed": errors}).splitlines()
     assert rows[1] == "| tilted | 0.80 ± 0.01 | 0.0100 | 50.0% | 25.0% |  |  |  |"
     assert rows[2] == "| smoothed | 0.85 ± 0.01 | 0.0100 | 50.0% | 25.0% | 0.0100 | 50.0% | 0.2000 |"
+    fitted = {"whole": errors, "tilted": errors | {"within_0.05": 1.0, "n": 20}}
+    header, _, *rows = tables.damage_table(damaged, {}, fitted).splitlines()
+    assert header.endswith("| template fit: within 0.05 | within 1,000 km/s |")
+    assert rows[1].endswith("| 20 of 20 | 25.0% |") and rows[2].endswith("|  |  |")
     told = 'The lowest R², 0.80 ± 0.01, is that of "tilted"; whole spectra have 0.90 ± 0.01.'
     assert sentences.costliest_damage(damaged) == told
     assert sentences.costliest_damage({"whole": score(0.9)}) == sentences.costliest_damage({}) == ""

@@ -126,20 +126,27 @@ def fit_redshifts(templates, flux, ivar, batch_size=8):
     return np.concatenate(found)
 
 
+def templates_of(pairs, train_rows, train_redshift, seed=0):
+    """Templates from at most FIT_MOST of ``train_rows`` of a `Pairs` file, as of `learn_templates`."""
+    some = np.sort(np.random.default_rng(seed).permutation(len(train_rows))[:FIT_MOST])
+    return learn_templates(*_read(pairs, train_rows[some]), train_redshift[some], seed=seed)
+
+
+def _read(pairs, rows):
+    """Spectra and inverse variances (N, 7781) float32 of ``rows``."""
+    flux = torch.from_numpy(pairs.read("spectrum", rows)).float()
+    return flux.numpy(), read_ivar(pairs, rows, flux).numpy()
+
+
 def predict_redshifts(pairs, train_rows, train_redshift, query_rows, seed=0, progress=True):
-    """Redshifts (Q,) float64 of ``query_rows`` of a `Pairs` file, by templates from FIT_MOST of ``train_rows``.
+    """Redshifts (Q,) float64 of ``query_rows`` of a `Pairs` file, by `templates_of` its ``train_rows``.
 
     A spectrum without a valid bin is given the mean of the training redshifts.
     """
     from tqdm import tqdm
 
-    def read(rows):
-        flux = torch.from_numpy(pairs.read("spectrum", rows)).float()
-        return flux.numpy(), read_ivar(pairs, rows, flux).numpy()
-
-    some = np.sort(np.random.default_rng(seed).permutation(len(train_rows))[:FIT_MOST])
-    templates = learn_templates(*read(train_rows[some]), train_redshift[some], seed=seed)
+    templates = templates_of(pairs, train_rows, train_redshift, seed)
     blocks = [query_rows[start : start + 64] for start in range(0, len(query_rows), 64)]
     blocks = tqdm(blocks, "template fit", disable=not progress)
-    found = np.concatenate([fit_redshifts(templates, *read(block)) for block in blocks])
+    found = np.concatenate([fit_redshifts(templates, *_read(pairs, block)) for block in blocks])
     return np.where(np.isfinite(found), found, np.mean(train_redshift))
