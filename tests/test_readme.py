@@ -181,6 +181,16 @@ def test_the_shipped_towers_were_trained_on_so_many_pairs():
     assert f"had been trained on {pairs:,} other simulated pairs" in README
 
 
+@pytest.mark.parametrize("name", ["frozen", "finetuned", "default"])
+def test_what_lifts_the_scores_is_that_of_the_kept_runs(name):
+    kept = json.loads((REPOSITORY / "paper" / "results" / f"{name}.json").read_text())
+    found, recall = kept["06_properties"]["metrics"]["zero_shot"], kept["05_retrieval"]["metrics"]
+    cells = [" / ".join(f"{found[q][side]['r2']:.2f}" for side in SIDES) for q in ("redshift", "log_mstar_true")]
+    mean = sum(recall[way]["recall@10"] for way in ("image_to_spectrum", "spectrum_to_image")) / 2
+    assert row(f"| `{name}`: ")[1:] == [*cells, f"{mean:.1%}"]
+    assert kept["01_data"]["metrics"]["train"] == 7996
+
+
 def test_sizes_are_the_kept_ones():
     kept = json.loads((REPOSITORY / "paper" / "results" / "sizes.json").read_text())["12_ablations"]
     for size in ("small towers", "published sizes"):
