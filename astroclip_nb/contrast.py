@@ -283,11 +283,14 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
             save_checkpoint(state, folder / "last.pt")
     kept = history[-1] if config.keep_last and history else best_epoch(history)
     if kept is None:
-        raise InputError(f"{label}: no epoch ended with a finite validation loss; lower the learning rate.")
+        raise InputError(
+            f"{label}: no epoch ended with a finite validation loss; lower the learning rate, or mend the data "
+            "where they hold values that are not finite."
+        )
     if len(history) < config.epochs:
         warnings.warn(
             f"{label}: in epoch {len(history)} weights were no longer finite, and training ended; those of epoch "
-            f"{kept['epoch']} are kept. Lower the learning rate.",
+            f"{kept['epoch']} are kept. Lower the learning rate, or mend the data where they are not finite.",
             stacklevel=2,
         )
     if rank() == 0:
