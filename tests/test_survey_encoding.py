@@ -133,8 +133,11 @@ def test_other_towers_encode_everything_again(shards, encode, towers, tmp_path):
     with torch.no_grad():
         heads.tower_a[0].bias += 0.1
     alignment.save_towers(other, image_encoder, spectrum_encoder, heads)
+    with pytest.raises(InputError, match="holds other towers than made the embeddings"):
+        alignment.load_towers(other, load_embeddings(tmp_path / "out" / "a.h5"))
     assert encode(shards[:1], towers=other) == []
     assert times(tmp_path / "out") != before
+    alignment.load_towers(other, load_embeddings(tmp_path / "out" / "a.h5"))
 
 
 @pytest.mark.parametrize("how", ["raises", pytest.param("dies", marks=pytest.mark.slow)])
