@@ -378,7 +378,11 @@ def test_a_full_disk_is_said_and_writing_goes_on_later(tmp_path, data):
         def __setitem__(self, rows, values):
             raise OSError(errno.ENOSPC, "Can't synchronously write data (file write failed: time = ...")
 
-    with pytest.raises(OSError, match="No space left on device; make room, .*'.*pairs.h5.tmp'"):
+    with pytest.raises(OSError, match="No space left on device; make room, then call again, it begins anew"):
+        with start_writer(tmp_path / "pairs.h5", resume=False) as writer:
+            writer._put(Full(), 0, data["spectrum"])
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(OSError, match="make room, the same call goes on: '.*pairs.h5.tmp'"):
         with start_writer(tmp_path / "pairs.h5") as writer:
             writer.write(0, part(data, 0, 15))
             writer._put(Full(), 15, data["spectrum"][15:])

@@ -222,7 +222,8 @@ class PairsWriter:
         try:
             dataset[start : start + len(values)] = values
         except OSError as error:  # HDF5 tells a full disk in ten lines
-            reason = f"{os.strerror(error.errno) if error.errno else error}; make room, the same call goes on"
+            then = "the same call goes on" if self.resume else "then call again, it begins anew"
+            reason = f"{os.strerror(error.errno) if error.errno else error}; make room, {then}"
             raise OSError(error.errno, reason, self.file.filename) from None
 
     def _as_stored(self, name, values, dtype):
