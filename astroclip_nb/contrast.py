@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
 from .device import ahead, autocast, pick_device
-from .distributed import average_gradients, gather, mean_over_processes, rank
+from .distributed import average_gradients, first_then_others, gather, mean_over_processes, rank
 from .errors import InputError
 from .paths import replacing
 
@@ -239,7 +239,8 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     config.json, best.pt (weights) and last.pt (all that is needed to go on).
 
     A run that was interrupted resumes from last.pt and a finished one is not repeated, provided that ``config``,
-    ``data_id`` (what was trained on) and the model before its first step are the same; otherwise it starts anew.
+    ``data_id`` (what was trained on) and the model before its first step are the same; otherwise it starts anew,
+    and last.pt is set aside as last-<8 hex digits of these>.pt, from where going back to them takes it again.
     Where weights are no longer finite training ends, with a warning; an epoch whose validation loss is not finite
     is never the best, and InputError is raised where no epoch's is. Under ``torchrun`` the first process writes.
 
@@ -253,8 +254,9 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     optimizer = make_optimizer(model, config)
     schedule = Schedule(optimizer, config)
     identity = {**asdict(config), "data_id": data_id, "start": weights_digest(model)}
-    history, best = _resume(folder / "last.pt", identity, model, optimizer, schedule)
-    saved, another = time.monotonic(), not history
+    with first_then_others():  # of which the first has put the state of this run in place
+        history, best = _resume(folder / "last.pt", identity, model, optimizer, schedule)
+    saved = time.monotonic()
     epochs = range(len(history), config.epochs)
     bar = tqdm(
         epochs, desc=label, initial=len(history), total=config.epochs, disable=not progress or rank(), unit="epoch"
@@ -278,20 +280,21 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
             saved = time.monotonic()
             state = {"identity": identity, "history": history, "best": best, "model": model.state_dict()}
             state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-            if another and (folder / "last.pt").exists():  # by now every process has read it
-                os.replace(folder / "last.pt", folder / "previous.pt")
-            another = False
             save_checkpoint(state, folder / "last.pt")
     kept = history[-1] if config.keep_last and history else best_epoch(history)
     if kept is None:
-        raise InputError(f"{label}: no epoch ended with a finite validation loss; lower the learning rate.")
+        raise InputError(
+            f"{label}: no epoch ended with a finite validation loss; lower the learning rate, or mend the data "
+            "where they hold values that are not finite."
+        )
     if len(history) < config.epochs:
         warnings.warn(
             f"{label}: in epoch {len(history)} weights were no longer finite, and training ended; those of epoch "
-            f"{kept['epoch']} are kept. Lower the learning rate.",
+            f"{kept['epoch']} are kept. Lower the learning rate, or mend the data where they are not finite.",
             stacklevel=2,
         )
     if rank() == 0:
+        write_history(history, folder / "metrics.csv")  # of a run gone back to there is another's
         save_checkpoint(best, folder / "best.pt")
         with replacing(folder / "config.json") as temporary:
             temporary.write_text(json.dumps(identity, indent=2) + "\n")
@@ -343,26 +346,39 @@ def weights_digest(model):
 
 
 def _load_state(path, identity):
-    """The saved state of a run with this identity, or None (there is none, or it was another run's).
+    """The saved state of the run with this identity, put back at ``path`` where it was set aside, or None.
 
-    Hours of training may lie in it: a damaged one is an error, and another run's is kept beside it.
+    Hours of training may lie in it: a damaged one is an error, and another run's is set aside.
     """
-    if not path.exists():
-        return None
+    state = _read_state(path) if path.exists() else None
+    if state and state["identity"] != identity:
+        found = state["identity"] if isinstance(state["identity"], dict) else {}
+        differing = [name for name in identity if found.get(name) != identity[name]]
+        aside = _aside(path, state["identity"])
+        warnings.warn(
+            f"{path} is of a training that differs in {', '.join(differing)}; it is kept as {aside.name}, from "
+            "where its settings take it again.",
+            stacklevel=4,
+        )
+        os.replace(path, aside)
+        state = None
+    if state is None and _aside(path, identity).exists():
+        os.replace(_aside(path, identity), path)
+        state = _read_state(path)
+    return state
+
+
+def _aside(path, identity):
+    """Where the state of a run with this identity is kept while ``path`` is another's."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return path.with_stem(f"{path.stem}-{digest[:8]}")
+
+
+def _read_state(path):
     state = read_saved(path, "put back an earlier copy, or delete it to train anew")
     if not isinstance(state, dict) or not STATE <= state.keys():
         raise InputError(f"{path} is no state of a training; delete it to train anew.")
-    if state["identity"] == identity:
-        return state
-    if rank() == 0:
-        found = state["identity"] if isinstance(state["identity"], dict) else {}
-        differing = [name for name in identity if found.get(name) != identity[name]]
-        warnings.warn(
-            f"{path} is of a training that differs in {', '.join(differing)}; it will be kept as previous.pt, and "
-            "a new one begins.",
-            stacklevel=4,
-        )
-    return None
+    return state
 
 
 def read_saved(path, advice):

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -67,6 +68,27 @@ def need_room(path, size):
             f"{path} takes {size / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB left; make room or give "
             "another folder."
         )
+
+
+@contextlib.contextmanager
+def alone_in(folder):
+    """Keep a second command out of ``folder``, where the two would mix their files (InputError)."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise InputError(
+            f"another run is at work in {folder}; wait for it to end, or give another folder."
+        ) from None
+    except OSError:
+        pass  # a network file system without locks for folders
+    else:
+        remove_left_over(folder)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def remove_left_over(folder, age=86400.0):

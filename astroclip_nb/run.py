@@ -8,7 +8,6 @@ notebooks/profiles/default.yaml``. Here, a name that no notebook knows is an err
 import argparse
 import ast
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ import time
 from pathlib import Path
 
 from .errors import InputError
-from .paths import NOTEBOOKS, PROFILES, RunFolder, remove_left_over
+from .paths import NOTEBOOKS, PROFILES, RunFolder, alone_in
 
 
 def ordered_notebooks():
@@ -148,34 +147,13 @@ def run_notebooks(profile, *, start=None, end=None, only=None, overrides=None, r
         run = RunFolder(Path(run).resolve() if run else Path(values["run"]))
     except OSError as error:
         raise InputError(f"the run folder cannot be made ({error}); give another with --run.") from None
-    with alone_in(run):
+    with alone_in(run.path):
         for number in chosen:
             begun = time.monotonic()
             tell(f"{notebooks[number].stem} ...")
             execute(notebooks[number], run, parameters[number], progress)
             tell(f"{notebooks[number].stem}: done in {time.monotonic() - begun:.0f} s")
     return run
-
-
-@contextlib.contextmanager
-def alone_in(run):
-    """Keep a second runner out of the run folder, where the two would mix their files (InputError)."""
-    folder = os.open(run.path, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        raise InputError(
-            f"another run is at work in {run.path}; wait for it to end, or give another folder with --run."
-        ) from None
-    except OSError:
-        pass  # a network file system without locks for folders
-    else:
-        remove_left_over(run.path)
-    try:
-        yield
-    finally:
-        os.close(folder)
 
 
 def parse_override(text):

@@ -7,6 +7,7 @@ import pytest
 from tiny import tiny_encoders, tiny_pairs
 
 from astroclip_nb import contrast
+from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import ablations
 from astroclip_nb.galaxies.encoders import PUBLISHED_IMAGE, PUBLISHED_SPECTRUM, ImageEncoder, SpectrumEncoder
 from astroclip_nb.galaxies.features import cache_features
@@ -17,7 +18,7 @@ from astroclip_nb.galaxies.pairs import open_pairs, split_of
 def setting(tmp_path_factory):
     path = tmp_path_factory.mktemp("ablations") / "features.h5"
     with open_pairs(tiny_pairs(300)) as pairs:
-        options = {"n_image_views": 3, "n_spectrum_views": 1, "progress": False}
+        options = {"n_image_views": 3, "n_spectrum_views": 2, "progress": False}
         yield cache_features(pairs, *tiny_encoders(), path, **options), pairs, split_of(pairs.targetid)
 
 
@@ -40,6 +41,22 @@ def test_one_view_uses_the_first_augmented_view_alone(setting, tmp_path):
     image[:, 2:] = np.nan  # of which a single one would end the training
     found = run("one view", (replace(features, image=image), pairs, split), tmp_path / "a")
     assert found["validation_loss"] == run("one view", setting, tmp_path / "b")["validation_loss"]
+
+
+@pytest.mark.parametrize("side", ["image", "spectrum"])
+def test_more_views_than_are_cached_are_refused(side, setting, tmp_path):
+    features, pairs, split = setting
+    fewer = replace(features, **{side: getattr(features, side)[:, :2]})
+    with pytest.raises(InputError, match="with 2 views .* there are 1; give notebook 04 more views"):
+        run("two views", (fewer, pairs, split), tmp_path)
+
+
+def test_unknown_names_are_told_before_anything_is_trained():
+    ablations.check_names(ablations.VARIANTS, ablations.SIZES)
+    with pytest.raises(InputError, match=r"there are no variants \['one veiw'\]; choose from .*'one view'"):
+        ablations.check_names(["as reported", "one veiw"], [])
+    with pytest.raises(InputError, match=r"there are no sizes \['small'\]; choose from .*'small towers'"):
+        ablations.check_names([], ["small"])
 
 
 def test_fewer_pairs_are_trained_on_as_long(setting, tmp_path):

@@ -29,6 +29,12 @@ def test_a_simulation_is_kept_and_another_one_replaces_it(tmp_path):
         assert len(pairs) == 4
 
 
+def test_no_galaxies_are_simulated_for_a_table_of_real_ones(tmp_path):
+    with pytest.raises(InputError, match="provabgs is 'table.hdf5'.* source is 'simulate'; give a file"):
+        prepare_pairs(tmp_path / "pairs.h5", n_galaxies=3, provabgs="table.hdf5", progress=False)
+    assert not (tmp_path / "pairs.h5").exists()
+
+
 def test_a_conversion_is_kept_until_its_files_change(tmp_path, monkeypatch):
     made = []
 

@@ -85,9 +85,11 @@ def test_the_first_convolution_learns_in_float32_under_autocast(crops):
     assert encoder.net.conv1.weight.grad.abs().sum() > 0
 
 
-def test_unknown_architecture_is_refused():
+def test_unknown_architecture_or_stretch_is_refused():
     with pytest.raises(InputError, match="resnet11.*resnet50"):
         encoders.ImageEncoder("resnet11")
+    with pytest.raises(InputError, match="stretch 'sinh' is unknown; choose one of arcsinh, rgb"):
+        encoders.ImageEncoder("resnet10", "sinh")
 
 
 def test_frozen_encoders_stay_frozen(crops):

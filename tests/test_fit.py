@@ -101,15 +101,27 @@ def test_finished_fit_is_kept_and_another_configuration_is_not(tmp_path):
     stamp = (tmp_path / "last.pt").stat().st_mtime_ns
     run_fit(tmp_path, 3)
     assert (tmp_path / "last.pt").stat().st_mtime_ns == stamp
-    with pytest.warns(UserWarning, match="last.pt is of a training that differs in epochs; it will be kept"):
+    with pytest.warns(UserWarning, match="last.pt is of a training that differs in epochs; it is kept as last-"):
         _, history = run_fit(tmp_path, 2)
     assert len(history) == 2
-    (tmp_path / "previous.pt").replace(tmp_path / "last.pt")
-    assert (tmp_path / "last.pt").stat().st_mtime_ns == stamp
-    assert len(run_fit(tmp_path, 3)[1]) == 3 and (tmp_path / "last.pt").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.filterwarnings("ignore:.*it will be kept as previous.pt")
+@pytest.mark.filterwarnings("ignore:.*it is kept as last-")
+def test_earlier_settings_go_on_where_they_stopped(tmp_path, monkeypatch):
+    """Also after two others, and files are of the training that was asked for last."""
+    run_fit(tmp_path, 3)
+    names = ("metrics.csv", "best.pt", "config.json", "last.pt")
+    written = {name: (tmp_path / name).read_bytes() for name in names}
+    for epochs in (2, 1):
+        run_fit(tmp_path, epochs)
+    monkeypatch.setattr(contrast, "train_epoch", None)
+    for epochs in (2, 3):
+        assert len(run_fit(tmp_path, epochs)[1]) == epochs
+    assert written == {name: (tmp_path / name).read_bytes() for name in written}
+    assert len(list(tmp_path.glob("last-*.pt"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*it is kept as last-")
 def test_another_model_does_not_inherit_a_finished_run(tmp_path):
     """The scale, the start and what is frozen are no part of FitConfig, yet they make another run."""
     x, y = planted_pairs()
@@ -130,7 +142,7 @@ def test_another_model_does_not_inherit_a_finished_run(tmp_path):
         first = again
 
 
-@pytest.mark.filterwarnings("ignore:.*it will be kept as previous.pt")
+@pytest.mark.filterwarnings("ignore:.*it is kept as last-")
 def test_other_data_do_not_inherit_a_finished_run(tmp_path):
     x, y = planted_pairs()
     ran = []
@@ -211,7 +223,7 @@ def test_an_epoch_without_a_finite_loss_is_never_the_best(tmp_path):
 
 def test_a_run_that_never_has_a_finite_loss_says_so(tmp_path):
     for _ in range(2):  # also when it is asked for again
-        with pytest.raises(InputError, match="no epoch ended with a finite validation loss; lower the learning"):
+        with pytest.raises(InputError, match="no epoch .* lower the learning rate, or mend the data where"):
             fit_with_losses(tmp_path, [float("nan"), float("inf")])
     assert not (tmp_path / "best.pt").exists()
 

@@ -261,8 +261,9 @@ def test_cut_off_file_is_refused(path):
         P.open_pairs(path)
 
 
-def start_writer(path, seed=3):
-    return P.create_pairs(path, 40, image_size=16, columns=COLUMNS, origin="simulated", seed=seed)
+def start_writer(path, seed=3, resume=True):
+    options = {"image_size": 16, "columns": COLUMNS, "origin": "simulated"}
+    return P.create_pairs(path, 40, seed=seed, resume=resume, **options)
 
 
 def test_interrupted_writer_goes_on(tmp_path, data):
@@ -304,13 +305,51 @@ def test_writer_that_does_not_resume(tmp_path, data):
     assert os.listdir(tmp_path) == ["pairs.h5"]
 
 
-def test_second_writer_is_refused(tmp_path, data):
-    code = "import sys; sys.path.insert(0, sys.argv[2]); import test_pairs; test_pairs.start_writer(sys.argv[1])"
-    with start_writer(tmp_path / "pairs.h5") as writer:
-        command = [sys.executable, "-c", code, tmp_path / "pairs.h5", os.path.dirname(__file__)]
-        process = subprocess.run(command, capture_output=True, text=True)
-        assert "is being written by another process" in process.stderr
+def test_a_foreign_file_in_the_temporary_place_is_replaced(tmp_path, data):
+    with h5py.File(tmp_path / "pairs.h5.tmp", "w") as file:
+        file["x"] = 1
+    with start_writer(tmp_path / "pairs.h5", resume=False) as writer:
         writer.write(0, data)
+        writer.finish()
+    assert os.listdir(tmp_path) == ["pairs.h5"]
+
+
+def test_a_file_complete_but_for_its_name_is_kept(path, tmp_path, data, monkeypatch):
+    cut = tmp_path / "cut.h5"
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), start_writer(cut) as writer:
+        writer.write(0, data)
+        patch.setattr(P.os, "replace", interrupted)
+        writer.finish()
+    with start_writer(cut) as writer:
+        assert writer.done == 40
+        writer.finish()
+    with P.open_pairs(cut) as pairs, P.open_pairs(path) as whole:
+        assert pairs.fingerprint == whole.fingerprint
+
+
+def test_second_writer_is_refused(tmp_path, data):
+    """Also one that does not resume; the first one's rows stay."""
+    code = """
+        import sys
+        sys.path.insert(0, sys.argv[2])
+        import test_pairs
+        from astroclip_nb.errors import InputError
+        for resume in (True, False):
+            try:
+                test_pairs.start_writer(sys.argv[1], resume=resume)
+            except InputError as error:
+                print(error)
+    """
+    with start_writer(tmp_path / "pairs.h5") as writer:
+        writer.write(0, part(data, 0, 15))
+        command = [sys.executable, "-c", textwrap.dedent(code), tmp_path / "pairs.h5", os.path.dirname(__file__)]
+        process = subprocess.run(command, capture_output=True, text=True)
+        assert process.stdout.count("is being written by another process") == 2, process.stderr
+        writer.write(15, part(data, 15, 40))
         writer.finish()
 
 
@@ -339,7 +378,11 @@ def test_a_full_disk_is_said_and_writing_goes_on_later(tmp_path, data):
         def __setitem__(self, rows, values):
             raise OSError(errno.ENOSPC, "Can't synchronously write data (file write failed: time = ...")
 
-    with pytest.raises(OSError, match="No space left on device; make room, .*'.*pairs.h5.tmp'"):
+    with pytest.raises(OSError, match="No space left on device; make room, then call again, it begins anew"):
+        with start_writer(tmp_path / "pairs.h5", resume=False) as writer:
+            writer._put(Full(), 0, data["spectrum"])
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(OSError, match="make room, the same call goes on: '.*pairs.h5.tmp'"):
         with start_writer(tmp_path / "pairs.h5") as writer:
             writer.write(0, part(data, 0, 15))
             writer._put(Full(), 15, data["spectrum"][15:])

@@ -1,6 +1,7 @@
 """Published files, on small ones written in their real layouts."""
 
 import os
+import shutil
 
 import h5py
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from astropy.table import Table
+from tiny import tiny_pairs
 
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import published
@@ -236,6 +238,17 @@ def test_provabgs_joined_one_to_one(tmp_path):
         expected = table["PROVABGS_LOGMSTAR_BF"][[1, 0, 4]]
         np.testing.assert_allclose(mass[[4, 9, 16]], expected, rtol=1e-6)
         np.testing.assert_allclose(pairs.catalogue["mag_r"][[4, 9, 16]], table["MAG_R"][[1, 0, 4]], rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:table path was not set")
+def test_a_table_of_other_galaxies_leaves_the_columns_as_they_are(tmp_path):
+    path = tmp_path / "pairs.h5"
+    shutil.copyfile(tiny_pairs(), path)
+    before = path.read_bytes()
+    provabgs(tmp_path / "provabgs.hdf5", np.arange(5))
+    with pytest.raises(InputError, match="none of its 80 galaxies is among the 3 of .*; give their file with"):
+        published.join_provabgs(path, tmp_path / "provabgs.hdf5")
+    assert path.read_bytes() == before
 
 
 def test_provabgs_refuses_other_files(tmp_path):

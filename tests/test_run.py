@@ -11,7 +11,7 @@ import pytest
 
 from astroclip_nb import run as runner
 from astroclip_nb.errors import InputError
-from astroclip_nb.paths import PROFILES, REPOSITORY, RunFolder, home
+from astroclip_nb.paths import PROFILES, REPOSITORY, RunFolder, alone_in, home
 
 
 def notebook(path, source, parameters="x: int = 1  # a number\nrun: str = 'here'  # folder"):
@@ -116,10 +116,10 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path, capsys):
 
 
 def test_two_runs_in_one_folder_are_kept_apart(tmp_path, capsys):
-    with runner.alone_in(RunFolder(tmp_path)):
+    with alone_in(tmp_path):
         assert runner.main(["--profile", "smoke", "--run", str(tmp_path)]) == 1
     assert f"another run is at work in {tmp_path}" in capsys.readouterr().err
-    with runner.alone_in(RunFolder(tmp_path)):
+    with alone_in(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -130,7 +130,7 @@ def test_a_run_removes_what_killed_processes_left(tmp_path):
     for name in names:
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (0, time.time() if "young" in name else 0))
-    with runner.alone_in(RunFolder(tmp_path)):
+    with alone_in(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.h5.tmp", "weights", "young.pt.7.tmp"]
         assert list((tmp_path / "weights").iterdir()) == []
 

@@ -16,6 +16,7 @@ from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import alignment, spectra, survey_encoding, survey_shards
 from astroclip_nb.galaxies.features import cache_features
 from astroclip_nb.galaxies.pairs import WAVELENGTH, open_pairs
+from astroclip_nb.paths import alone_in
 from astroclip_nb.processes import cores
 
 BOTH = ("image", "spectrum", "ivar", "redshift")
@@ -133,8 +134,11 @@ def test_other_towers_encode_everything_again(shards, encode, towers, tmp_path):
     with torch.no_grad():
         heads.tower_a[0].bias += 0.1
     alignment.save_towers(other, image_encoder, spectrum_encoder, heads)
+    with pytest.raises(InputError, match="holds other towers than made the embeddings"):
+        alignment.load_towers(other, load_embeddings(tmp_path / "out" / "a.h5"))
     assert encode(shards[:1], towers=other) == []
     assert times(tmp_path / "out") != before
+    alignment.load_towers(other, load_embeddings(tmp_path / "out" / "a.h5"))
 
 
 @pytest.mark.parametrize("how", ["raises", pytest.param("dies", marks=pytest.mark.slow)])
@@ -216,12 +220,21 @@ def test_an_interrupted_run_goes_on(shards, encode, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         encode(shards)
     monkeypatch.undo()
-    (tmp_path / "out" / "b.h5.123.tmp").write_bytes(b"half of it")
+    (left_over := tmp_path / "out" / "b.h5.123.tmp").write_bytes(b"half of it")
+    os.utime(left_over, (0, 0))
     before = times(tmp_path / "out")
     assert encode(shards) == []
     after = times(tmp_path / "out")
     assert before.items() <= after.items() and len(before) >= 1 and len(after) == 3
     assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_a_second_command_leaves_the_first_alone(shards, encode, tmp_path):
+    (tmp_path / "out").mkdir()
+    (written := tmp_path / "out" / "a.h5.123.tmp").write_bytes(b"half of it")
+    with alone_in(tmp_path / "out"), pytest.raises(InputError, match="another run is at work in .*out; wait"):
+        encode(shards)
+    assert encode(shards) == [] and written.exists()  # as a worker elsewhere may still write it
 
 
 def test_lost_and_doubled_galaxies_are_told(shards, encode, tmp_path):

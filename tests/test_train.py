@@ -9,7 +9,7 @@ from tiny import tiny_pairs
 
 from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.galaxies import train
-from astroclip_nb.paths import RunFolder
+from astroclip_nb.paths import RunFolder, alone_in
 from astroclip_nb.run import execute, load_profile, ordered_notebooks, parameters_for
 
 
@@ -17,6 +17,23 @@ def test_a_stage_that_would_train_nothing_is_refused(tmp_path, capsys):
     RunFolder(tmp_path).pairs.symlink_to(tiny_pairs())
     assert train.main(["image", "-p", f"run={tmp_path}"]) == 1
     assert "give -p pretrain=true" in capsys.readouterr().err
+
+
+def test_a_run_folder_in_use_is_left_alone(tmp_path, capsys, monkeypatch):
+    RunFolder(tmp_path).pairs.symlink_to(tiny_pairs())
+    command = ["image", "-p", f"run={tmp_path}"]
+    with alone_in(tmp_path):
+        assert train.main(command) == 1
+        assert f"another run is at work in {tmp_path}" in capsys.readouterr().err
+        monkeypatch.setenv("RANK", "1")  # of torchrun, whose first process has the folder for all
+        assert train.main(command) == 1
+        assert "give -p pretrain=true" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_cannot_be_made_is_said(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert train.main(["image", "-p", f"run={tmp_path}/file/run"]) == 1
+    assert "error: [Errno 20] Not a directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

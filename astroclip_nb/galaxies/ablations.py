@@ -7,6 +7,7 @@ import torch
 
 from .. import retrieval
 from ..contrast import FitConfig, best_epoch, cosine_config
+from ..errors import InputError
 from . import alignment, encoders, properties
 from .features import Features, batch_size_for, cache_features
 
@@ -68,6 +69,13 @@ SIZES = {
 }
 
 
+def check_names(variants, sizes):
+    """Raise InputError where a name is none of ``VARIANTS`` or ``SIZES``: before training, not hours into it."""
+    for kind, names, known in (("variants", variants, VARIANTS), ("sizes", sizes, SIZES)):
+        if unknown := sorted(set(names) - set(known)):
+            raise InputError(f"there are no {kind} {unknown}; choose from {sorted(known)}.")
+
+
 def run_variant(
     variant,
     features,
@@ -89,8 +97,15 @@ def run_variant(
     split, also where fewer pairs were trained on. Returns dict: predictions (list of `properties.Prediction`),
     recall@10 (mean of both directions) with its binomial standard error, n_train pairs, steps in all, kept_epoch,
     that of least validation loss (of shuffled pairs the last), and its validation_loss, in batches of 512 for all.
+    Raises InputError where the features have fewer views than the variant uses.
     """
     if variant.views is not None:
+        cached = min(features.image.shape[1], features.spectrum.shape[1]) - 1
+        if cached < variant.views:
+            raise InputError(
+                f"a variant with {variant.views} views of images and spectra wants as many cached, and there are "
+                f"{cached}; give notebook 04 more views and spectrum_views, or leave the variant out."
+            )
         image, spectrum = (array[:, : 1 + variant.views] for array in (features.image, features.spectrum))
         features = Features(image, spectrum, {**features.identity, "views_used": variant.views})
     thinned, passes = _thinned(split, variant.train_fraction, seed), round(1 / variant.train_fraction)

@@ -15,7 +15,7 @@ def prepare_pairs(path, source="simulate", n_galaxies=8000, seed=7, provabgs="",
     source : "simulate"; the AstroCLIP HDF5 (viewed without a copy) or a folder of its Parquet copy; or a pairs
     file, used as it is. provabgs : the PROVABGS table, joined on TARGETID, or "". A simulation or a conversion
     that is already there is kept. The second value counts the table's rows: cut, duplicate, matched and missing;
-    {} without one.
+    {} without one. Raises InputError for a source that is not there, and for a table with simulated galaxies.
     """
     from .published import join_provabgs, pairs_from_parquet, view_astroclip
     from .simulate import simulate_pairs
@@ -27,6 +27,11 @@ def prepare_pairs(path, source="simulate", n_galaxies=8000, seed=7, provabgs="",
             "does not."
         )
     if source == "simulate":
+        if provabgs:  # before galaxies are simulated for hours that the table cannot know
+            raise InputError(
+                f"provabgs is {provabgs!r}, which lists real galaxies, and source is 'simulate'; give a file of "
+                "real ones with source=, or leave provabgs out."
+            )
         if not _is_simulation(path, n_galaxies, seed):
             simulate_pairs(path, n_galaxies, seed, progress=progress)
     elif Path(source).is_dir():

@@ -67,6 +67,9 @@ def arcsinh_stretch(crops):
     return torch.asinh(crops.float() / softening) / 2
 
 
+STRETCHES = {"arcsinh": arcsinh_stretch, "rgb": images.rgb_tensor}
+
+
 class ImageEncoder(nn.Module):
     """ResNet on crops (N, 3, 96, 96) in nanomaggies/pixel.
 
@@ -77,8 +80,10 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, architecture="resnet18", stretch="arcsinh", binning=1):
         super().__init__()
+        if stretch not in STRETCHES:
+            raise InputError(f"stretch {stretch!r} is unknown; choose one of {', '.join(STRETCHES)}.")
         self.config = {"architecture": architecture, "stretch": stretch, "binning": binning}
-        self.stretch = images.rgb_tensor if stretch == "rgb" else arcsinh_stretch
+        self.stretch = STRETCHES[stretch]
         self.binning = binning
         self.net = build_resnet(architecture)
         self.n_features = self.net.n_features

@@ -34,6 +34,7 @@ IMAGE_SIZE = 152  # pixels of AstroCLIP's images, and so of ours
 EXTINCTION = {"g": 3.214, "r": 2.165, "z": 1.211}  # A/E(B-V) of the Legacy Surveys (DR9, DECam)
 FORMAT, VERSION = "astroclip-pairs", 1
 DATA = ("image", "spectrum", "ivar")
+WRITTEN = {"done", "recipe"}  # attributes of the writer: how many rows are there, and of which arguments
 NO_COLUMNS = {*DATA, "wavelength", "targetid"}
 LOWEST = {"redshift": -0.1, "log_mstar": 0.0, "log_mstar_true": 0.0}  # what no galaxy has: such values mean "none"
 COLUMN_KINDS = "fiubS"  # NumPy's letters for numbers, truth values and bytes
@@ -45,7 +46,8 @@ class Pairs:
     def __init__(self, path, file):
         self.path, self.file = Path(path), file
         self.targetid = file["targetid"][:]
-        self.attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
+        told = {name: value for name, value in file.attrs.items() if name not in WRITTEN}
+        self.attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in told.items()}
         self.has_ivar = "ivar" in file
         self.image_size = file["image"].shape[-1]
 
@@ -220,7 +222,8 @@ class PairsWriter:
         try:
             dataset[start : start + len(values)] = values
         except OSError as error:  # HDF5 tells a full disk in ten lines
-            reason = f"{os.strerror(error.errno) if error.errno else error}; make room, the same call goes on"
+            then = "the same call goes on" if self.resume else "then call again, it begins anew"
+            reason = f"{os.strerror(error.errno) if error.errno else error}; make room, {then}"
             raise OSError(error.errno, reason, self.file.filename) from None
 
     def _as_stored(self, name, values, dtype):
@@ -241,8 +244,7 @@ class PairsWriter:
             raise InputError(f"{self.path}: {self.done} of {n} rows are written; write the rest first.")
         _refuse_duplicates(self.path, self.file["targetid"][:])
         temporary = self.file.filename
-        del self.file.attrs["done"], self.file.attrs["recipe"]
-        self.file.close()
+        self.file.close()  # its attributes stay: without them an interruption here would throw a whole file away
         os.replace(temporary, self.path)
 
     def discard(self):
@@ -297,14 +299,17 @@ def create_pairs(
 
 
 def _reopen(temporary, recipe):
-    """The unfinished file of an earlier call with the same recipe, or None."""
+    """The file of an earlier call with the same recipe, or None; InputError where another process writes it.
+
+    Asked also where nothing is to be resumed: opened with "w", HDF5 empties a file before it finds it locked.
+    """
     if not temporary.exists():
         return None
     try:
         file = _open_to_write(temporary, "r+")
     except OSError:
         return None  # cut off before its first rows were complete
-    if file.attrs.get("recipe") == recipe:
+    if recipe is not None and file.attrs.get("recipe") == recipe:
         return file
     file.close()
     return None

@@ -139,7 +139,8 @@ def join_provabgs(pairs_path, table_path):
     """Add PROVABGS columns to a pairs file, one to one on TARGETID, NaN for galaxies without a row.
 
     Adds or replaces ``log_mstar``, ``mag_g``, ``mag_r``, ``mag_z``. Returns the report of
-    :func:`read_provabgs` with "matched" and "missing", the galaxies with and without a row.
+    :func:`read_provabgs` with "matched" and "missing", the galaxies with and without a row. Raises InputError,
+    and leaves the file as it is, where no galaxy has one: the columns would only be emptied.
     """
     table, report = read_provabgs(table_path)
     with open_pairs(pairs_path) as pairs:
@@ -147,6 +148,11 @@ def join_provabgs(pairs_path, table_path):
     order = np.argsort(table["targetid"])
     place = np.searchsorted(table["targetid"], targetid, sorter=order).clip(max=len(order) - 1)
     found = table["targetid"][order[place]] == targetid if len(order) else np.zeros(len(targetid), bool)
+    if not found.any():
+        raise InputError(
+            f"{pairs_path}: none of its {len(targetid)} galaxies is among the {len(order)} of {table_path}, "
+            "expected real ones that PROVABGS lists; give their file with source=, or leave provabgs out."
+        )
     columns = {name: np.full(len(targetid), np.nan, np.float32) for name in PROVABGS}
     for name, column in columns.items():
         column[found] = table[name][order[place[found]]]

@@ -29,7 +29,7 @@ import h5py
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..paths import replacing
+from ..paths import alone_in, replacing
 from ..processes import cores
 from .alignment import load_towers, towers_fingerprint
 from .survey_shards import (
@@ -52,7 +52,7 @@ def encode_survey(shards, towers, out, *, workers=2, scheduler=None, precision="
 
     shards : paths with names of their own; towers : folder that ``save_towers`` wrote; workers : processes on this
     machine, or scheduler : the address of a Dask scheduler whose workers do the work. precision : "fp32" or "bf16".
-    Raises InputError where nothing can be begun.
+    Raises InputError where nothing can be begun, also where another command writes into ``out``.
     """
     if workers < 1:
         raise InputError(f"{workers} workers encode nothing; give at least 1.")
@@ -60,21 +60,22 @@ def encode_survey(shards, towers, out, *, workers=2, scheduler=None, precision="
     outputs = _outputs([Path(shard).resolve() for shard in shards], out)
     fingerprint = towers_fingerprint(*load_towers(towers))
     out.mkdir(parents=True, exist_ok=True)
-    galaxies, remaining = _survey(outputs, fingerprint, precision, progress)
-    total, problems = sum(galaxies.values()), {}
-    if remaining:
-        done = total - sum(galaxies[path] for path in remaining)
-        tasks = {path: (path, outputs[path], towers, fingerprint, precision) for path in remaining}
-        bar = tqdm(desc="embeddings", unit="galaxy", total=total, initial=done, disable=not progress)
-        with bar, _client(min(workers, len(remaining)), scheduler) as client:
-            for path, problem in _encode(client, tasks):
-                if problem:
-                    problems[path] = problem
-                else:
-                    bar.update(galaxies[path])
-    finished = {path: output for path, output in outputs.items() if path not in problems}
-    _write_manifest(out, finished, problems)
-    return [*problems.values(), *missing_and_doubled(finished)]
+    with alone_in(out):
+        galaxies, remaining = _survey(outputs, fingerprint, precision, progress)
+        total, problems = sum(galaxies.values()), {}
+        if remaining:
+            done = total - sum(galaxies[path] for path in remaining)
+            tasks = {path: (path, outputs[path], towers, fingerprint, precision) for path in remaining}
+            bar = tqdm(desc="embeddings", unit="galaxy", total=total, initial=done, disable=not progress)
+            with bar, _client(min(workers, len(remaining)), scheduler) as client:
+                for path, problem in _encode(client, tasks):
+                    if problem:
+                        problems[path] = problem
+                    else:
+                        bar.update(galaxies[path])
+        finished = {path: output for path, output in outputs.items() if path not in problems}
+        _write_manifest(out, finished, problems)
+        return [*problems.values(), *missing_and_doubled(finished)]
 
 
 def _outputs(shards, out):
@@ -94,8 +95,6 @@ def _survey(outputs, towers, precision, progress):
     """
     galaxies, remaining = {}, []
     for path, output in tqdm(outputs.items(), desc="looking at shards", disable=not progress):
-        for left_over in output.parent.glob(f"{output.name}.*.tmp"):  # of a worker that was ended
-            left_over.unlink()
         try:
             with open_shard(path) as shard:
                 galaxies[path] = shard["targetid"].size

@@ -130,6 +130,7 @@ def encode_shard(path, output, towers_folder, fingerprint, precision="fp32"):
     towers = _open_towers(towers_folder, fingerprint, precision)
     with open_shard(path) as shard, replacing(output) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["identity"] = identity_of(shard, fingerprint, precision)
+        file.attrs["towers"] = fingerprint  # by which `load_towers` refuses others
         _copy_columns(shard, file)
         n = len(file["targetid"])
         for side in SIDES:

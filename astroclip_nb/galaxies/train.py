@@ -11,12 +11,14 @@ afterwards finds the training finished and goes on to figures and numbers. Stage
 
 import argparse
 import ast
+import contextlib
+import os
 import sys
 from types import SimpleNamespace
 
 from ..distributed import processes, rank
 from ..errors import InputError
-from ..paths import RunFolder
+from ..paths import RunFolder, alone_in
 from ..run import known_parameters, load_profile, ordered_notebooks, parameters_for, parse_override
 from . import alignment, pretrain
 from .checkpoints import load_encoder, save_encoder, save_head
@@ -100,9 +102,11 @@ def main(arguments=None):
     try:
         parameters = parameters_of(number, options.profile, dict(map(parse_override, options.p)))
         run = RunFolder(parameters.run)
-        with open_pairs(run.pairs) as pairs:
+        # The other processes write nothing before the first has joined them.
+        alone = alone_in(run.path) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
+        with alone, open_pairs(run.pairs) as pairs:
             train(run, pairs, split_of(pairs.targetid), parameters)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
