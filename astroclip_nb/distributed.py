@@ -18,23 +18,11 @@ from .device import pick_device
 
 PATIENCE = timedelta(days=1)  # with processes that read or encode more slowly; a crash ends all at once
 DRAWN_TOGETHER = 64  # galaxies whose views come from one seed, whichever process makes them
-_apart = False  # whether this process is within `alone`
 
 
 def started():
     """Whether this process is one of several that talk to each other."""
-    return not _apart and dist.is_initialized() and dist.get_world_size() > 1
-
-
-@contextmanager
-def alone():
-    """Let this process do what is within as the only one: the others are not there to take part in it."""
-    global _apart
-    _apart, before = True, _apart
-    try:
-        yield
-    finally:
-        _apart = before
+    return dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank():

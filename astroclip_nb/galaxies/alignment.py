@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import alone, mean_over_processes, seeded_parts, share, share_batch_norms, turns
+from ..distributed import mean_over_processes, seeded_parts, share, share_batch_norms, turns
 from ..embeddings import Embeddings
 from ..errors import InputError
 from . import images, spectra
@@ -203,10 +203,9 @@ def align_encoders(
 def keep_aligned(encoders, heads, pairs, split, run, cached):
     """Write features, embeddings and towers of what ``align_encoders`` trained into ``run``; the Embeddings.
 
-    Under ``torchrun`` for the first process alone.
+    Under ``torchrun`` for the first process alone, once it has left `distributed.processes`.
     """
-    with alone():
-        features = cache_features(pairs, *encoders, run.features, **cached)
+    features = cache_features(pairs, *encoders, run.features, **cached)
     embeddings = embed(heads, features, pairs, split)
     embeddings.save(run.embeddings)
     save_towers(run.weights / "towers", *encoders, heads, pairs=pairs.fingerprint)
