@@ -84,7 +84,7 @@ def cache_features(
 
     A file of other galaxies, encoders, views or seed is replaced; an interrupted one is completed. Every block of
     galaxies draws its views from its own seed, so an interruption changes nothing. Under ``torchrun`` all processes
-    have to call this, or one `alone`: each encodes blocks in its turn, the first writes the bytes of one process.
+    have to call this: each encodes blocks in its turn, the first writes the bytes of one process.
     """
     identity = {
         "pairs": pairs.fingerprint, "image_encoder": fingerprint_of(image_encoder),
