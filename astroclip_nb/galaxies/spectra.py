@@ -41,9 +41,7 @@ def moments(spectrum, known):
     flux, near = torch.where(known, spectrum, 0.0).float(), known
     for _ in range(CLIPPINGS):
         mean, sigma = _moments(flux, near)
-        before, near = near, known & ((flux - mean).abs() <= CLIP * sigma)
-        if torch.equal(near, before):
-            break
+        near = known & ((flux - mean).abs() <= CLIP * sigma)
     return mean, sigma
 
 
