@@ -87,6 +87,12 @@ def predict_damaged(flux, ivar, redshift, predict, seed=0):
     return found
 
 
+def errors_damaged(*spectra_and_predictor):
+    """The `error_summary` of redshifts under each of `DAMAGES`; arguments as of `predict_damaged`."""
+    damaged = predict_damaged(*spectra_and_predictor)
+    return {name: error_summary(redshift_errors(*pair)) for name, pair in damaged.items()}
+
+
 def _known(flux, ivar, redshift):
     """Which spectra have a redshift and are `observed`, (N,) bool."""
     from .spectra import observed

@@ -12,7 +12,7 @@ from ..device import noise
 
 UNOBSERVED = "has no two valid bins that differ"
 CLIP = 10.0  # standard deviations; sky residuals and cosmic rays beyond tell nothing about a galaxy
-CLIPPINGS = 5  # times at most that mean and standard deviation are taken anew without what is beyond
+CLIPPINGS = 5  # times that mean and standard deviation are taken without what is beyond; by then few change
 NARROWEST = (1125, 5750)  # bins at 4500 and 8200 A, between which every spectrograph is taken to see
 ARM_EDGES = (2725, 4962)  # bins between the b, r and z arms of DESI, in the middle of their overlaps: 5780, 7570 A
 
