@@ -4,11 +4,8 @@ Shared by AstroCLIP and HubbleCLIP. A *tower* is any module that maps its input 
 ``TwoTower`` normalises the outputs of a pair of them to unit length, so that a dot product is a cosine.
 """
 
-import csv
-import hashlib
 import json
 import math
-import os
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -24,9 +21,9 @@ from .device import ahead, autocast, pick_device
 from .distributed import average_gradients, first_then_others, gather, mean_over_processes, rank
 from .errors import InputError
 from .paths import replacing
+from .training_state import load_state, save_checkpoint, weights_digest, write_history
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "prelu": nn.PReLU}
-STATE = {"identity", "history", "best", "model", "optimizer", "schedule"}  # what last.pt holds
 SAVE_EVERY = 30.0  # seconds between checkpoints, so that fast epochs do not wait for the disk
 MAX_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021, section 2.5) clips the learned scale here
 
@@ -321,7 +318,7 @@ def _one_epoch(model, batches, validate, optimizer, schedule, config, epoch):
 
 def _resume(path, identity, model, optimizer, schedule):
     """Bring model, optimizer and schedule to where the run of this identity stopped: (history, best weights)."""
-    state = _load_state(path, identity)
+    state = load_state(path, identity)
     if state is None:
         return [], None
     model.load_state_dict(state["model"])
@@ -334,79 +331,3 @@ def best_epoch(history):
     """The first row of least validation loss; None where none is finite."""
     finite = [row for row in history if math.isfinite(row["validation_loss"])]
     return min(finite, key=lambda row: row["validation_loss"], default=None)
-
-
-def weights_digest(model):
-    """16 hex digits that change with a model's layers, its weights, or which of them train."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name}{tuple(value.shape)}".encode() + value.detach().float().cpu().numpy().tobytes())
-    digest.update(" ".join(name for name, p in model.named_parameters() if p.requires_grad).encode())
-    return digest.hexdigest()[:16]
-
-
-def _load_state(path, identity):
-    """The saved state of the run with this identity, put back at ``path`` where it was set aside, or None.
-
-    Hours of training may lie in it: a damaged one is an error, and another run's is set aside.
-    """
-    state = _read_state(path) if path.exists() else None
-    if state and state["identity"] != identity:
-        found = state["identity"] if isinstance(state["identity"], dict) else {}
-        differing = [name for name in identity if found.get(name) != identity[name]]
-        aside = _aside(path, state["identity"])
-        warnings.warn(
-            f"{path} is of a training that differs in {', '.join(differing)}; it is kept as {aside.name}, from "
-            "where its settings take it again.",
-            stacklevel=4,
-        )
-        os.replace(path, aside)
-        state = None
-    if state is None and _aside(path, identity).exists():
-        os.replace(_aside(path, identity), path)
-        state = _read_state(path)
-    return state
-
-
-def _aside(path, identity):
-    """Where the state of a run with this identity is kept while ``path`` is another's."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return path.with_stem(f"{path.stem}-{digest[:8]}")
-
-
-def _read_state(path):
-    state = read_saved(path, "put back an earlier copy, or delete it to train anew")
-    if not isinstance(state, dict) or not STATE <= state.keys():
-        raise InputError(f"{path} is no state of a training; delete it to train anew.")
-    return state
-
-
-def read_saved(path, advice):
-    """What `save_checkpoint` wrote; an InputError says what is wrong with the file, and ``advice``."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; {advice}.") from None
-    except Exception as error:  # what the bytes of a damaged file lead torch to is any of a dozen
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); {advice}.") from None
-
-
-def save_checkpoint(state, path):
-    """Write ``state`` with torch.save, whole or not at all; equal states give equal bytes."""
-    # To an open file: where torch is given a name, here a temporary one, it writes that into the file.
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        torch.save(state, file)
-
-
-def write_history(history, path):
-    """Write rows of equal keys as CSV."""
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=history[0].keys())
-        writer.writeheader()
-        writer.writerows(history)
-
-
-def read_history(path):
-    """The rows of a metrics.csv, numbers as floats."""
-    with open(path, newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]

@@ -16,7 +16,7 @@ def columns_of(history):
 def loss_curves(history, loss="InfoNCE loss [nats]", chance=None):
     """Training and validation loss against epoch, the learning rate below; the best epoch is marked.
 
-    history : list of dicts as `contrast.fit` and `contrast.read_history` return them, with ``epoch`` and any
+    history : list of dicts as `contrast.fit` and `training_state.read_history` return them, with ``epoch`` and any
     of ``train_loss``, ``validation_loss``, ``learning_rate``. chance : the loss of a model that knows nothing
     (log of the batch size for InfoNCE). The best epoch has the least validation loss, or training loss where
     there is no validation.

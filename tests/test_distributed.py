@@ -15,7 +15,7 @@ import torch
 from tiny import cache, tiny_encoders, tiny_pairs
 from torch.overrides import TorchFunctionMode
 
-from astroclip_nb import contrast, distributed
+from astroclip_nb import contrast, distributed, training_state
 from astroclip_nb.embeddings import load_embeddings
 from astroclip_nb.galaxies import alignment, features, pretrain, train
 from astroclip_nb.galaxies.pairs import open_pairs
@@ -256,14 +256,16 @@ def test_every_stage_follows_the_course_of_one_process(stage, rel, results):
     """As far as rounding lets it: Adam makes much of gradients near zero, and alignment starts from encoders of
     the stages before."""
     one, two, _ = results
-    histories = [contrast.read_history(folder / "run" / "weights" / stage / "metrics.csv") for folder in (two, one)]
+    histories = [
+        training_state.read_history(folder / "run" / "weights" / stage / "metrics.csv") for folder in (two, one)
+    ]
     for a, b in zip(*histories, strict=True):
         assert a == pytest.approx(b, rel=rel)
 
 
 def test_aligned_heads_and_files_are_those_of_one_process(results):
     one, two, _ = results
-    histories = [contrast.read_history(folder / "heads.csv") for folder in (two, one)]
+    histories = [training_state.read_history(folder / "heads.csv") for folder in (two, one)]
     for a, b in zip(*histories, strict=True):
         assert a == pytest.approx(b, rel=0.02)  # as above, from other encoders by rounding
     files = [{str(path.relative_to(folder)) for path in folder.rglob("run/**/*")} for folder in (one, two)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from astroclip_nb import contrast
+from astroclip_nb import contrast, training_state
 from astroclip_nb.errors import InputError
 
 
@@ -40,7 +40,7 @@ def run_fit(folder, epochs, model=None, **options):
 def test_fit_aligns_planted_pairs(tmp_path):
     _, history = run_fit(tmp_path, 15)
     assert history[-1]["validation_loss"] < history[0]["validation_loss"] - 1
-    assert contrast.read_history(tmp_path / "metrics.csv") == history
+    assert training_state.read_history(tmp_path / "metrics.csv") == history
     assert [row["extra"] for row in history] == [1.0] * 15
 
 
@@ -89,7 +89,7 @@ def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch, sche
 
     with pytest.raises(KeyboardInterrupt):
         fit()
-    assert len(contrast.read_history(tmp_path / "cut" / "metrics.csv")) == 4
+    assert len(training_state.read_history(tmp_path / "cut" / "metrics.csv")) == 4
     (tmp_path / "again").touch()
     assert fit() == history
     resumed = torch.load(tmp_path / "cut" / "best.pt", weights_only=True)

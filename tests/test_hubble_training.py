@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from astroclip_nb.contrast import save_checkpoint
 from astroclip_nb.errors import InputError
 from astroclip_nb.hubble import evaluation, tables, training
 from astroclip_nb.hubble.encoders import MiniLM, SmallTowers, split_text
@@ -22,6 +21,7 @@ from astroclip_nb.hubble.training import (
     train,
 )
 from astroclip_nb.paths import RunFolder
+from astroclip_nb.training_state import save_checkpoint
 
 UNSEEN = ("globular clusters", "comets")
 

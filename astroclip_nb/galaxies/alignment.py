@@ -13,6 +13,7 @@ from ..device import pick_device
 from ..distributed import mean_over_processes, seeded_parts, share, share_batch_norms, turns
 from ..embeddings import Embeddings
 from ..errors import InputError
+from ..training_state import save_checkpoint
 from . import images, spectra
 from .checkpoints import fingerprint_of, load_encoder, load_exactly, read_checkpoint, save_encoder
 from .encoders import Frozen
@@ -254,7 +255,7 @@ def save_towers(folder, image_encoder, spectrum_encoder, heads, **provenance):
     dimension = heads.tower_a[-1].out_features
     of = [fingerprint_of(encoder) for encoder in (image_encoder, spectrum_encoder)]
     content = {"dimension": dimension, "state": heads.state_dict(), "encoders": of}
-    contrast.save_checkpoint(content, folder / "heads.pt")
+    save_checkpoint(content, folder / "heads.pt")
 
 
 def load_towers(folder, embeddings=None):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from ..contrast import save_checkpoint
 from ..errors import InputError
 from ..hashes import sha256_of
 from ..paths import SHIPPED_WEIGHTS, replacing
+from ..training_state import save_checkpoint
 from .encoders import PUBLISHED_IMAGE, PUBLISHED_SPECTRUM, ImageEncoder, SpectrumEncoder
 
 FORMAT = "astroclip_nb encoder"

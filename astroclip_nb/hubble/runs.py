@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..contrast import read_saved
 from ..device import pick_device
 from ..errors import InputError
 from ..paths import RunFolder, replacing
 from ..splits import SPLITS
+from ..training_state import read_saved
 from .observations import Observations
 from .training import Variant, embed_images, embed_texts
 
