@@ -1,4 +1,4 @@
-"""The one place that names a device, says what it multiplies fast, draws noise and makes batches ahead for it."""
+"""The one place that names a device, says what it multiplies fast, draws numbers and makes batches ahead for it."""
 
 import contextlib
 import functools
@@ -71,6 +71,33 @@ def autocast(device, precision):
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16)
 
 
+class Generators:
+    """Generators of the CPU in the place of one, each for its part of a batch's rows: {generator: rows}, in order.
+
+    What is drawn for a row depends on its own part alone, yet all parts are worked on at once, which a GPU wants.
+    """
+
+    def __init__(self, rows):
+        self.rows = rows
+
+
+def draw(kind, shape, generator):
+    """Random numbers of ``shape`` (N, ...) on the CPU; ``kind`` is torch.rand, torch.randn or the like."""
+    import torch
+
+    if isinstance(generator, Generators):
+        return torch.cat([kind((rows, *shape[1:]), generator=own) for own, rows in generator.rows.items()])
+    return kind(shape, generator=generator)
+
+
+def draw_one(n, generator):
+    """One number in [0, 1) for all of ``n`` rows, or one for those of each part: (n,) on the CPU."""
+    import torch
+
+    parts = generator.rows.items() if isinstance(generator, Generators) else [(generator, n)]
+    return torch.cat([torch.rand((), generator=own).expand(rows) for own, rows in parts])
+
+
 def noise(shape, device, generator):
     """Standard normal numbers on ``device``, as many as pixels or bins.
 
@@ -79,10 +106,13 @@ def noise(shape, device, generator):
     """
     import torch
 
-    if device.type != "cpu":
-        seed = int(torch.randint(2**62, (), generator=generator))
-        generator = torch.Generator(device).manual_seed(seed)
-    return torch.randn(shape, generator=generator, device=device)
+    def on_device(shape, generator):
+        if device.type != "cpu":
+            seed = int(torch.randint(2**62, (), generator=generator))
+            generator = torch.Generator(device).manual_seed(seed)
+        return torch.randn(shape, generator=generator, device=device)
+
+    return draw(on_device, shape, generator)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from .device import pick_device
+from .device import Generators, pick_device
 
 PATIENCE = timedelta(days=1)  # with processes that read or encode more slowly; a crash ends all at once
 DRAWN_TOGETHER = 64  # galaxies whose views come from one seed, whichever process makes them
@@ -95,14 +95,16 @@ def share(batch):
     return batch[rank() * size : (rank() + 1) * size]
 
 
-def seeded_parts(places, seed, epoch):
-    """(slice, generator) for every 64 of ``places`` (B,), where the galaxies of a batch stand in their epoch.
+def seeded(places, seed, epoch):
+    """Generators for ``places`` (B,), where the galaxies of a batch stand in their epoch, one for every 64 of them.
 
-    What is drawn part by part is the same in one process and in several, where each has a multiple of 64 to itself.
+    What is drawn from them is the same in one process and in several, where each has a multiple of 64 to itself.
     """
+    rows = {}
     for start in range(0, len(places), DRAWN_TOGETHER):
         state = np.random.SeedSequence((seed, epoch, int(places[start]))).generate_state(1)[0]
-        yield slice(start, start + DRAWN_TOGETHER), torch.Generator().manual_seed(int(state))
+        rows[torch.Generator().manual_seed(int(state))] = min(DRAWN_TOGETHER, len(places) - start)
+    return Generators(rows)
 
 
 def average_gradients(parameters):

@@ -65,14 +65,15 @@ def test_each_process_reads_its_own_rows(name, monkeypatch):
     assert [len(some) for some in rows] == len(rows) // 2 * [32] + len(rows) // 2 * [16]
     for side, part in zip(whole, half, strict=True):
         views = zip(side.split(32), part.split(16), strict=True)  # one of each galaxy, or two below each other
-        assert all(torch.equal(mine, of_all[16:]) for of_all, mine in views)
+        for of_all, mine in views:  # to rounding, which goes by the place in a batch
+            torch.testing.assert_close(mine, of_all[16:], rtol=1e-5, atol=1e-5)
 
 
 def test_every_place_and_epoch_has_draws_of_its_own():
     draws = [
         torch.rand(1, generator=generator).item()
         for epoch in (0, 1)
-        for _, generator in distributed.seeded_parts(np.arange(256), 0, epoch)
+        for generator in distributed.seeded(np.arange(256), 0, epoch).rows
     ]
     assert len(set(draws)) == len(draws) == 8
 

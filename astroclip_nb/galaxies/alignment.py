@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import mean_over_processes, seeded_parts, share, share_batch_norms, turns
+from ..distributed import mean_over_processes, seeded, share, share_batch_norms, turns
 from ..embeddings import Embeddings
 from ..errors import InputError
 from ..training_state import save_checkpoint
@@ -140,14 +140,11 @@ def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False, two_spectra=Fa
         for start in range(0, len(order) - size + 1, size):
             places = share(np.arange(start, start + size))
             crops, flux, ivar = _read(pairs, order[places])
-            parts = []
-            for some, generator in seeded_parts(places, seed, epoch):
-                views = images.random_views(crops[some], generator)
-                views = images.blur(views, generator) if blur else views
-                seen = (spectra.degrade(flux[some], ivar[some], generator) for _ in range(1 + two_spectra))
-                parts.append((views, *(spectra.normalise(*one) for one in seen)))
-            crops, *seen = (torch.cat(side) for side in zip(*parts, strict=True))
-            yield crops, torch.cat(seen)
+            generator = seeded(places, seed, epoch)
+            views = images.random_views(crops, generator)
+            views = images.blur(views, generator) if blur else views
+            seen = (spectra.degrade(flux, ivar, generator) for _ in range(1 + two_spectra))
+            yield views, torch.cat([spectra.normalise(*one) for one in seen])
 
     return batches
 

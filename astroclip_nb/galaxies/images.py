@@ -4,13 +4,14 @@ Images are (N, 3, S, S) g, r, z in nanomaggies per pixel of 0.262 arcsec through
 device that the images are on; the generator they are given is one of the CPU, whichever that is.
 """
 
+import functools
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..device import noise
+from ..device import draw, noise
 from ..errors import InputError
 from .pairs import BANDS, EXTINCTION
 
@@ -113,11 +114,11 @@ def random_views(images, generator, *, jitter=0, size_scale=(1.0, 1.0), size=CRO
     n = len(images)
 
     def uniform(low, high, *shape):
-        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+        return low + (high - low) * draw(torch.rand, (n, *shape), generator)
 
     draws = {
         "angle": uniform(0, 2 * np.pi),
-        "flip": torch.randint(0, 2, (n,), generator=generator).float() * 2 - 1,
+        "flip": draw(functools.partial(torch.randint, 0, 2), (n,), generator).float() * 2 - 1,
         "scale": uniform(*size_scale),
         "shift": uniform(-jitter, jitter, 2),
     }
@@ -127,7 +128,7 @@ def random_views(images, generator, *, jitter=0, size_scale=(1.0, 1.0), size=CRO
 def _lognormal(fits, n, generator):
     """Draws (n, len(fits)) of shifted lognormals given as (shape, location, scale)."""
     shape, location, scale = torch.tensor(fits).T
-    return location + scale * torch.exp(shape * torch.randn(n, len(fits), generator=generator))
+    return location + scale * torch.exp(shape * draw(torch.randn, (n, len(fits)), generator))
 
 
 def _missing(fits, n, generator):

@@ -17,7 +17,7 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import gather, seeded_parts, share, share_batch_norms
+from ..distributed import gather, seeded, share, share_batch_norms
 from ..errors import InputError
 from . import images, spectra
 from .alignment import read_ivar
@@ -94,11 +94,8 @@ def moco_batches(pairs, rows, batch_size, seed=0, with_blur=True):
         for start in range(0, len(order) - size + 1, size):
             places = share(np.arange(start, start + size))
             crops = torch.from_numpy(pairs.read("image", order[places])).to(pick_device()).float()
-            parts = [
-                [images.survey_views(crops[some], generator, with_blur=with_blur) for _ in range(2)]
-                for some, generator in seeded_parts(places, seed, epoch)
-            ]
-            yield tuple(torch.cat(views) for views in zip(*parts, strict=True))
+            generator = seeded(places, seed, epoch)
+            yield tuple(images.survey_views(crops, generator, with_blur=with_blur) for _ in range(2))
 
     return batches
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..device import noise
+from ..device import draw, draw_one, noise
 
 UNOBSERVED = "has no two valid bins that differ"
 CLIP = 10.0  # standard deviations; sky residuals and cosmic rays beyond tell nothing about a galaxy
@@ -130,18 +130,17 @@ def degrade(spectrum, ivar, generator):
     device = spectrum.device  # the generator is one of the CPU
 
     def normal(*shape):
-        return torch.randn(n, *shape, generator=generator).to(device)
+        return draw(torch.randn, (n, *shape), generator).to(device)
 
     def uniform(*shape):
-        return torch.rand(n, *shape, generator=generator).to(device)
+        return draw(torch.rand, (n, *shape), generator).to(device)
 
     ivar = torch.where(valid(spectrum, ivar), ivar, 0.0).float()
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt()
     signal = signal_to_noise(spectrum, ivar).clamp(min=1)
     more = torch.where(uniform(1) < 0.5, signal ** uniform(1), 1.0)  # factor on sigma
     added = noise((n, length), device, generator)
-    width = 3 + 2 * int(3 * torch.rand((), generator=generator))
-    smoothed = F.avg_pool1d(added[:, None], width, 1, width // 2)[:, 0] * width**0.5  # of the same variance
+    smoothed = _smoothed(added, 3 + 2 * (3 * draw_one(n, generator)).long())
     added = torch.where(uniform(1) < 0.5, smoothed, added)
     flux = spectrum.float() + added * sigma * (more.square() - 1).sqrt()
     flux = flux + more * sigma * _spikes(uniform, length)
@@ -163,6 +162,15 @@ def degrade(spectrum, ivar, generator):
     kept &= bins >= narrow * uniform(1) * NARROWEST[0]
     kept &= bins < length - narrow * uniform(1) * (length - NARROWEST[1])
     return flux * gain, torch.where(kept, ivar / (more * gain).square(), 0.0)
+
+
+def _smoothed(added, widths):
+    """Noise (N, L) averaged over ``widths`` (N,) bins, one of the CPU, and of the same variance as before."""
+    smoothed = torch.empty_like(added)
+    for width in widths.unique().tolist():
+        rows = (widths == width).nonzero()[:, 0].to(added.device)
+        smoothed[rows] = F.avg_pool1d(added[rows, None], width, 1, width // 2)[:, 0] * width**0.5
+    return smoothed
 
 
 def _spikes(uniform, length):
