@@ -31,6 +31,20 @@ def is_cuda(device):
     return device.type == "cuda"
 
 
+def memory_left(device):
+    """Bytes that are free on a GPU."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def wait_for(device):
+    """Return when a GPU has done all that it was told, in whatever stream."""
+    import torch
+
+    torch.cuda.synchronize(device)
+
+
 def multiplies_bf16():
     """Whether this processor has instructions for bfloat16 products (AVX-512 BF16 or AMX)."""
     import torch

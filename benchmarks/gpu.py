@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from astroclip_nb import contrast, distributed, retrieval
 from astroclip_nb.errors import InputError
-from astroclip_nb.galaxies import alignment, encoders, images, pretrain, spectra
+from astroclip_nb.galaxies import alignment, encoders, images, on_device, pretrain, spectra
 from astroclip_nb.galaxies.features import CachedBatches, Features, cache_features
 from astroclip_nb.galaxies.pairs import open_pairs
 from astroclip_nb.galaxies.simulate import simulate_pairs
@@ -128,9 +128,9 @@ def encoding(batch=BATCH):
 def views(pairs, batch=BATCH):
     """Views made per second on the GPU."""
     rows, generator = np.arange(batch), torch.Generator().manual_seed(0)
-    crops, flux, ivar = alignment._read(pairs, rows)
+    crops, (flux, ivar) = on_device.read_images(pairs, rows), on_device.read_spectra(pairs, rows)
     makers = {
-        "read and copied": lambda: alignment._read(pairs, rows)[0],
+        "read and copied": lambda: (on_device.read_spectra(pairs, rows), on_device.read_images(pairs, rows))[1],
         "random view": lambda: images.random_views(crops, generator),
         "view for MoCo": lambda: images.survey_views(crops, generator),
         "degraded spectrum": lambda: spectra.normalise(*spectra.degrade(flux, ivar, generator)),

@@ -13,7 +13,16 @@ from tiny import tiny_pairs
 from astroclip_nb import device
 from astroclip_nb.device import noise
 from astroclip_nb.errors import InputError
-from astroclip_nb.galaxies import alignment, encoders, features, images, pretrain, spectra, survey_shards
+from astroclip_nb.galaxies import (
+    alignment,
+    encoders,
+    features,
+    images,
+    on_device,
+    pretrain,
+    spectra,
+    survey_shards,
+)  # fmt: skip
 from astroclip_nb.galaxies.pairs import open_pairs
 
 META = torch.device("meta")
@@ -24,6 +33,12 @@ SPECTRA = torch.empty(4, 7781, device=META)
 def small(kind, **changes):
     config = {"image": encoders.SMALL_IMAGE, "spectrum": encoders.SMALL_SPECTRUM}[kind] | changes
     return {"image": encoders.ImageEncoder, "spectrum": encoders.SpectrumEncoder}[kind](**config).to(META)
+
+
+@pytest.fixture(autouse=True)
+def no_values_are_asked_for(monkeypatch):
+    """Of slopes, which have none on the meta device."""
+    monkeypatch.setattr(encoders, "keeps_order", lambda block: True)
 
 
 def test_meta_refuses_a_tensor_of_the_cpu():
@@ -178,7 +193,8 @@ BATCHES = {
 @pytest.mark.parametrize("name", BATCHES)
 def test_views_are_made_on_the_device(name, meta_draws, monkeypatch):
     module, make = BATCHES[name]
-    monkeypatch.setattr(module, "pick_device", lambda: META)
+    for each in (module, on_device):
+        monkeypatch.setattr(each, "pick_device", lambda: META)
     with open_pairs(tiny_pairs()) as pairs:
         views = next(iter(make(pairs)(0)))
     assert [len(view) for view in views] == [16, 16] and {view.device for view in views} == {META}
@@ -188,7 +204,8 @@ def test_views_are_made_on_the_device(name, meta_draws, monkeypatch):
 def test_batches_of_the_cpu_are_made_there(name, monkeypatch):
     """From the generator itself, so that the same seed gives the same bytes as ever."""
     module, make = BATCHES[name]
-    monkeypatch.setattr(module, "pick_device", lambda: torch.device("cpu"))
+    for each in (module, on_device):
+        monkeypatch.setattr(each, "pick_device", lambda: torch.device("cpu"))
     with open_pairs(tiny_pairs()) as pairs:
         first, again = (next(iter(make(pairs)(0))) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))

@@ -4,6 +4,7 @@ import argparse
 import pickle
 
 import pytest
+import spender
 import torch
 from tiny import tiny_encoders, tiny_pairs
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from astroclip_nb import contrast
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import checkpoints, encoders, images
+from astroclip_nb.galaxies.encoders import PooledNorm, build_spender
 from astroclip_nb.galaxies.pairs import open_pairs
 
 
@@ -283,3 +285,33 @@ def test_an_encoder_that_was_changed_on_disk_is_refused(tmp_path):
     path.write_bytes(path.read_bytes() + b"0")
     with pytest.raises(InputError, match="SHA-256"):
         checkpoints.load_encoder(path)
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("small", [False, True])
+def test_pooling_first_is_spenders_own_forward_and_backward(small, negative):
+    """Values and every gradient; but for the biases that the norms take off again, which get none."""
+    torch.manual_seed(0)
+    net = build_spender((8, 16, 32) if small else (16, 8, 32))
+    for conv in (net.conv1, net.conv2, net.conv3):
+        nn.init.uniform_(conv[2].weight, -0.2 if negative else 0.05, 0.5)
+    flux, weights = torch.randn(3, 1945 if small else 7781), None
+    found = []
+    for forward in (net._downsample, lambda x: spender.SpectrumEncoder._downsample(net, x)):
+        net.zero_grad()
+        sides = torch.stack(tuple(forward(flux)))
+        weights = torch.randn(sides.shape) if weights is None else weights
+        (weights * sides).sum().backward()
+        found.append((sides, [p.grad for p in net.parameters()]))
+    (ours, gradients), (spenders, expected) = found
+    torch.testing.assert_close(ours, spenders, rtol=1e-5, atol=2e-5)
+    for (name, parameter), mine, its in zip(net.named_parameters(), gradients, expected, strict=True):
+        if name.endswith("0.bias"):
+            assert its.abs().max() < 1e-2 * net.get_parameter(name.replace("bias", "weight")).grad.abs().max()
+        else:
+            assert (mine - its).norm() < 2e-5 * its.norm(), parameter.shape
+
+
+def test_the_gradient_of_pooled_norms_is_that_of_finite_differences():
+    x = torch.randn(2, 3, 23, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: PooledNorm.apply(x, 5, 1e-5), x)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from astroclip_nb.device import Generators
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import bilinear, images
 from astroclip_nb.torchvision_cpu import import_torchvision
@@ -178,3 +179,11 @@ def test_rgb_by_hand():
     mean = (0.06 + 0.034 + 0.022) / 3 + 0.03
     expected = np.array([0.052, 0.064, 0.09]) * np.arcsinh(20 * mean) / (np.sqrt(20) * mean)
     assert picture == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("worsen", [images.survey_views, images.random_views])
+def test_parts_of_a_batch_that_draw_for_themselves_are_worked_on_at_once(worsen):
+    x = torch.rand(20, 3, 140, 140, generator=generator(1))
+    expected = torch.cat([worsen(x[:12], generator(2)), worsen(x[12:], generator(3))])
+    at_once = worsen(x, Generators({generator(2): 12, generator(3): 8}))
+    torch.testing.assert_close(at_once, expected, rtol=1e-5, atol=1e-6)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from astroclip_nb.device import Generators
 from astroclip_nb.galaxies import spectra
 
 
@@ -240,3 +241,16 @@ def test_noise_is_read_off_valid_bins_alone(masked, fill):
     ivar = spectra.estimated_ivar(flux)
     assert (ivar[:, -1] - 1).abs().max() < 0.15 and not ivar[:, 0].any()
     assert not spectra.estimated_ivar(torch.full((1, 7781), fill)).any()
+
+
+def test_parts_of_a_batch_that_draw_for_themselves_are_degraded_at_once():
+    """Of four parts some differ in the width of correlated noise, of which each draws one."""
+    flux, ivar = 5 + torch.randn(40, 7781, generator=torch.Generator().manual_seed(0)), torch.ones(40, 7781)
+    seeds = [11, 12, 13, 14]
+    parts = [
+        spectra.degrade(some, weight, torch.Generator().manual_seed(seed))
+        for some, weight, seed in zip(flux.split(10), ivar.split(10), seeds, strict=True)
+    ]
+    at_once = spectra.degrade(flux, ivar, Generators({torch.Generator().manual_seed(seed): 10 for seed in seeds}))
+    for found, expected in zip(at_once, zip(*parts, strict=True), strict=True):
+        torch.testing.assert_close(found, torch.cat(expected), rtol=1e-5, atol=1e-5)

@@ -14,7 +14,7 @@ from ..distributed import mean_over_processes, seeded, share, share_batch_norms,
 from ..embeddings import Embeddings
 from ..errors import InputError
 from ..training_state import save_checkpoint
-from . import images, spectra
+from . import images, on_device, spectra
 from .checkpoints import fingerprint_of, load_encoder, load_exactly, read_checkpoint, save_encoder
 from .encoders import Frozen
 from .features import (
@@ -139,7 +139,8 @@ def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False, two_spectra=Fa
         order = shuffled(rows, np.random.default_rng((seed, epoch)))
         for start in range(0, len(order) - size + 1, size):
             places = share(np.arange(start, start + size))
-            crops, flux, ivar = _read(pairs, order[places])
+            crops = on_device.read_images(pairs, order[places])
+            flux, ivar = on_device.read_spectra(pairs, order[places])
             generator = seeded(places, seed, epoch)
             views = images.random_views(crops, generator)
             views = images.blur(views, generator) if blur else views
@@ -210,13 +211,6 @@ def keep_aligned(encoders, heads, pairs, split, run, cached):
     return embeddings
 
 
-def _read(pairs, rows):
-    """Images, spectra and inverse variances of ``rows`` as float32 tensors, where views of them are made."""
-    device = pick_device()
-    crops, flux = (torch.from_numpy(pairs.read(name, rows)).to(device).float() for name in ("image", "spectrum"))
-    return crops, flux, read_ivar(pairs, rows, flux)
-
-
 def read_ivar(pairs, rows, flux):
     """Inverse variances (B, 7781) of ``rows``, estimated from the spectra ``flux`` where the file has none."""
     if pairs.has_ivar:
@@ -226,8 +220,8 @@ def read_ivar(pairs, rows, flux):
 
 def central_views(pairs, rows):
     """What is embedded: central crops (B, 3, 96, 96) and normalised spectra (B, 7781) of ``rows``."""
-    crops, flux, ivar = _read(pairs, rows)
-    return images.central_crop(crops), spectra.normalise(flux, ivar)
+    crops = images.central_crop(on_device.read_images(pairs, rows))
+    return crops, spectra.normalise(*on_device.read_spectra(pairs, rows))
 
 
 @torch.inference_mode()

@@ -96,13 +96,60 @@ class ImageEncoder(nn.Module):
         return self.net(pixels).float()
 
 
+class PooledNorm(torch.autograd.Function):
+    """The maxima over ``width`` bins of an InstanceNorm of x, (N, C, L) to (N, C, L').
+
+    The largest of several values stays the largest through a norm. So the maxima are taken first, and most of the
+    work is left with a fifth or an eleventh of the values; what training Spender's encoder waits for is the memory.
+    """
+
+    @staticmethod
+    def forward(ctx, x, width, eps):
+        over_bins = {"dim": -1, "keepdim": True, "dtype": torch.promote_types(x.dtype, torch.float32)}
+        mean = x.mean(**over_bins)
+        square = torch.linalg.vector_norm(x, **over_bins).square() / x.shape[-1]
+        scale = ((square - mean.square()).clamp(min=0) + eps).rsqrt()
+        largest, where = F.max_pool1d(x, width, padding=width // 2, return_indices=True)
+        normed = (largest - mean) * scale
+        ctx.save_for_backward(x, where, normed, mean, scale)
+        return normed.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, where, normed, mean, scale = ctx.saved_tensors
+        gradient = gradient.to(normed.dtype)
+        # Of (x - mean) * scale, where mean and scale depend on every x as well.
+        by_scale = (gradient * normed).sum(-1, keepdim=True) * scale.square() / x.shape[-1]
+        by_mean = gradient.sum(-1, keepdim=True) * scale / x.shape[-1]
+        of_x = torch.addcmul((by_scale * mean - by_mean).to(x.dtype), x, -by_scale.to(x.dtype))
+        return of_x.scatter_add_(-1, where, (gradient * scale).to(x.dtype)), None, None
+
+
+def keeps_order(block):
+    """Whether norm and activation of a ``block`` of Spender's leave the largest of several values the largest."""
+    _, norm, activation = block
+    return type(norm) is nn.InstanceNorm1d and not norm.affine and bool((activation.weight >= 0).all())
+
+
 def build_spender(filters):
-    """Spender's encoder with the given channels of its three convolutions, without its MLP."""
+    """Spender's encoder with the given channels of its three convolutions, without its MLP, and faster to train."""
     import spender
 
     class Encoder(spender.SpectrumEncoder):
         def _conv_blocks(self, _, sizes):
             return super()._conv_blocks(filters, sizes)
+
+        def _downsample(self, x):
+            x = x[:, None]
+            for block, pool in ((self.conv1, self.pool1), (self.conv2, self.pool2)):
+                if keeps_order(block):
+                    convolution, norm, activation = block
+                    # Without its bias, which the norm would take off again.
+                    x = F.conv1d(x, convolution.weight, padding=convolution.padding)
+                    x = activation(PooledNorm.apply(x, pool.kernel_size, norm.eps))
+                else:
+                    x = pool(block(x))
+            return self.conv3(x).chunk(2, 1)
 
     net = Encoder(None, 10)
     net.mlp = nn.Identity()

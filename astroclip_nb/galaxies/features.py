@@ -21,7 +21,7 @@ from ..device import autocast, check_precision, pick_device
 from ..distributed import first_then_others, from_first, rank, rounds, share, to_first
 from ..errors import InputError
 from ..paths import need_room
-from . import images, spectra
+from . import images, on_device, spectra
 from .checkpoints import fingerprint_of
 from .inference import fast
 
@@ -121,24 +121,20 @@ def cache_features(
 
 def _encode_block(pairs, start, encoders, identity):
     """Features of the block from row ``start``, as ``identity`` tells: (B, 1 + V, F), (B, 1 + W, F') float16."""
-    device, rows = pick_device(), np.arange(start, min(start + BLOCK, len(pairs)))
-    names = ("image", "spectrum", "ivar") if pairs.has_ivar else ("image", "spectrum")
-    tensors = {name: torch.from_numpy(pairs.read(name, rows)).to(device).float() for name in names}
-    if not (finite := tensors["image"].flatten(1).isfinite().all(1)).all():
+    rows = np.arange(start, min(start + BLOCK, len(pairs)))
+    cutouts, (flux, ivar) = on_device.read_images(pairs, rows), on_device.read_spectra(pairs, rows)
+    if not (finite := cutouts.flatten(1).isfinite().all(1)).all():
         # A file that is only viewed was never checked, and a rectifier would turn NaN into a number.
         first = pairs.targetid[rows[~finite.cpu().numpy()][0]]
         raise InputError(f"{pairs.path}: the image of TARGETID {first} has pixels that are not finite; drop it.")
-    ivar = tensors["ivar"] if pairs.has_ivar else spectra.estimated_ivar(tensors["spectrum"])
-    _warn_unobserved(pairs, rows, "images are zero everywhere", images.observed(tensors["image"]))
-    _warn_unobserved(
-        pairs, rows, "spectra have no two valid bins that differ", spectra.observed(tensors["spectrum"], ivar)
-    )
+    _warn_unobserved(pairs, rows, "images are zero everywhere", images.observed(cutouts))
+    _warn_unobserved(pairs, rows, "spectra have no two valid bins that differ", spectra.observed(flux, ivar))
     block_seed = np.random.SeedSequence((identity["seed"], start)).generate_state(1)[0]
     generator = torch.Generator().manual_seed(int(block_seed))
-    crops = image_views(tensors["image"], identity["image_views"], generator, identity["blur"])
+    crops = image_views(cutouts, identity["image_views"], generator, identity["blur"])
     image = encode(encoders[0], crops, identity["precision"])
     # After the images' views, since both draw from one generator.
-    normalised = spectrum_views(tensors["spectrum"], ivar, identity["spectrum_views"], generator)
+    normalised = spectrum_views(flux, ivar, identity["spectrum_views"], generator)
     return image, encode(encoders[1], normalised, identity["precision"])
 
 

@@ -50,6 +50,7 @@ class Pairs:
         self.attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in told.items()}
         self.has_ivar = "ivar" in file
         self.image_size = file["image"].shape[-1]
+        self.on_device = {}  # whole datasets on a GPU, by name
 
     def __enter__(self):
         return self

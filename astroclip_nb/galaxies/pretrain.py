@@ -19,7 +19,7 @@ from .. import contrast
 from ..device import pick_device
 from ..distributed import gather, seeded, share, share_batch_norms
 from ..errors import InputError
-from . import images, spectra
+from . import images, on_device, spectra
 from .alignment import read_ivar
 from .encoders import PUBLISHED_SPECTRUM, SMALL_SPECTRUM, ImageEncoder, SpectrumEncoder
 from .features import PREPROCESSING, batch_size_for, shuffled
@@ -93,7 +93,7 @@ def moco_batches(pairs, rows, batch_size, seed=0, with_blur=True):
         order = shuffled(rows, np.random.default_rng((seed, epoch)))
         for start in range(0, len(order) - size + 1, size):
             places = share(np.arange(start, start + size))
-            crops = torch.from_numpy(pairs.read("image", order[places])).to(pick_device()).float()
+            crops = on_device.read_images(pairs, order[places])
             generator = seeded(places, seed, epoch)
             yield tuple(images.survey_views(crops, generator, with_blur=with_blur) for _ in range(2))
 
@@ -153,15 +153,13 @@ def autoencoder_inputs(spectrum, ivar, redshift):
 def autoencoder_batches(pairs, rows, batch_size, seed=0):
     """batches(epoch) of autoencoder inputs for the spectra at ``rows``."""
     size = batch_size_for(rows, batch_size)
-    device = pick_device()
-    redshift = torch.from_numpy(pairs.catalogue["redshift"]).to(device).float()
+    redshift = torch.from_numpy(pairs.catalogue["redshift"]).to(pick_device()).float()
 
     def batches(epoch):
         order = shuffled(rows, np.random.default_rng((seed, epoch)))
         for start in range(0, len(order) - size + 1, size):
             some = share(order[start : start + size])
-            flux = torch.from_numpy(pairs.read("spectrum", some)).to(device).float()
-            yield autoencoder_inputs(flux, read_ivar(pairs, some, flux), redshift[some])
+            yield autoencoder_inputs(*on_device.read_spectra(pairs, some), redshift[some])
 
     return batches
 
