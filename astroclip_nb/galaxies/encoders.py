@@ -106,8 +106,9 @@ class PooledNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, width, eps):
         over_bins = {"dim": -1, "keepdim": True, "dtype": torch.promote_types(x.dtype, torch.float32)}
-        mean = x.mean(**over_bins)
-        square = torch.linalg.vector_norm(x, **over_bins).square() / x.shape[-1]
+        with in_float32(x.device):  # autocast would write a float32 copy of x only to take the norm of it
+            mean = x.mean(**over_bins)
+            square = torch.linalg.vector_norm(x, **over_bins).square() / x.shape[-1]
         scale = ((square - mean.square()).clamp(min=0) + eps).rsqrt()
         largest, where = F.max_pool1d(x, width, padding=width // 2, return_indices=True)
         normed = (largest - mean) * scale
