@@ -79,7 +79,7 @@ def weighted_mean(weights, flux, ivar, least):
     Both are 0 where the valid bins have less than the weight ``least``, a number or (M,). Correlations between
     neighbours are not kept.
     """
-    good = np.isfinite(flux) & (ivar > 0)
+    good = valid(flux, ivar)
     variance = np.divide(1, ivar, out=np.zeros(ivar.shape), where=good)
     total = (weights @ good.T.astype(float)).T
     known = total >= least
@@ -92,8 +92,13 @@ def _masked(flux, ivar):
     """Both as (N, n) float64 and 0 where either is not finite or the inverse variance not positive."""
     filled = np.ma.filled(np.ma.asarray(flux, float), np.nan), np.ma.filled(np.ma.asarray(ivar, float), 0)
     flux, ivar = map(np.atleast_2d, filled)
-    good = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
+    good = valid(flux, ivar)
     return np.where(good, flux, 0), np.where(good, ivar, 0)
+
+
+def valid(flux, ivar):
+    """Bins (N, n) of finite flux and positive, finite ``ivar``: of arrays what `spectra.valid` is of tensors."""
+    return np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
 
 
 def _edges(centres):

@@ -13,7 +13,7 @@ from scipy.fft import next_fast_len
 from ..errors import InputError
 from .alignment import read_ivar
 from .pairs import WAVELENGTH
-from .resampling import STEP, overlap
+from .resampling import STEP, overlap, valid
 
 BIN = 1e-4  # in ln(wavelength), 30 km/s; bins of 60 km/s double the errors
 _EDGES = np.append(WAVELENGTH, WAVELENGTH[-1] + STEP) - STEP / 2
@@ -35,7 +35,7 @@ def rebinned(flux, ivar, shift=0.0, before=0):
     """
     edges = _EDGES[0] * np.exp(BIN * np.arange(-before, OBSERVED + 1) + shift)
     share = overlap(_EDGES, edges) / STEP
-    good = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
+    good = valid(flux, ivar)
     flux, ivar = (np.where(good, array, 0).astype(np.float64) for array in (flux, ivar))
     return (share @ ivar.T).T, (share @ (ivar * flux).T).T
 
