@@ -32,13 +32,15 @@ class RunFolder:
     """The named files of one run; creating it makes the folder.
 
     A relative path starts at ``home()``, wherever a notebook is run from: JupyterLab and nbconvert start in the
-    notebook's folder, papermill in the caller's.
+    notebook's folder, papermill in the caller's. Of a RunFolder it makes the same, so that a cell that says
+    ``run = RunFolder(run)`` can be run twice.
     """
 
     path: Path
 
     def __post_init__(self):
-        object.__setattr__(self, "path", home() / self.path)
+        given = self.path.path if isinstance(self.path, RunFolder) else self.path
+        object.__setattr__(self, "path", home() / given)
         self.path.mkdir(parents=True, exist_ok=True)
 
     pairs = property(lambda self: self.path / "pairs.h5")

@@ -16,7 +16,7 @@ TOLD_VERSIONS = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "umap
 
 def read_metrics(run):
     """Everything the notebooks of a run recorded: {notebook: {"metrics": ..., "parameters": ...}}."""
-    path = RunFolder(run.path if isinstance(run, RunFolder) else run).metrics
+    path = RunFolder(run).metrics
     if not path.exists():
         raise InputError(f"{path} does not exist; run the notebooks first (python -m astroclip_nb.run).")
     return _read(path)
@@ -40,7 +40,7 @@ def record(run, notebook, metrics, parameters=None, data=None, towers=None, enco
     data : the fingerprint of the pairs or observations that the numbers are of; towers : of what embedded them;
     encoders : {"image": that of an encoder before any tuning here, "spectrum": the same}, or one of them.
     """
-    run = run if isinstance(run, RunFolder) else RunFolder(run)
+    run = RunFolder(run)
     told = {"metrics": metrics, "parameters": _declared(notebook, parameters or {}), "data": data}
     told |= {"towers": towers, "encoders": encoders, "run": run.path.name, "commit": _commit()}
     everything = _read(run.metrics) if run.metrics.exists() else {}
@@ -89,7 +89,7 @@ def _commit():
 
 def save_figure(figure, run, name):
     """Write a figure to the run's ``figures/name.pdf`` and ``.png``; returns the figure, for display."""
-    run = run if isinstance(run, RunFolder) else RunFolder(run)
+    run = RunFolder(run)
     run.figures.mkdir(exist_ok=True)
     for suffix in ("pdf", "png"):
         with replacing(run.figures / f"{name}.{suffix}") as temporary:
@@ -133,7 +133,7 @@ def write_report(run, progress=True):
     """
     from .run import execute, ordered_notebooks
 
-    run, metrics = run if isinstance(run, RunFolder) else RunFolder(run), read_metrics(run)
+    run, metrics = RunFolder(run), read_metrics(run)
     _refuse_mixed(run, metrics)
     needed = [path.stem for number, path in ordered_notebooks().items() if number <= "07"]
     if missing := [name for name in needed if name not in metrics]:

@@ -92,7 +92,7 @@ def execute(notebook, run, parameters, progress=True):
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    run = run if isinstance(run, RunFolder) else RunFolder(run)
+    run = RunFolder(run)
     run.notebooks.mkdir(exist_ok=True)
     executed = run.notebooks / Path(notebook).name
     try:

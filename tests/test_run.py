@@ -28,6 +28,19 @@ def notebook(path, source, parameters="x: int = 1  # a number\nrun: str = 'here'
     return path
 
 
+def test_notebooks_opened_by_hand_do_what_the_default_profile_does():
+    """Both leave their results in the same folder."""
+    values = runner.load_profile("default")
+    for number, path in runner.ordered_notebooks().items():
+        for name, (_, default) in runner.known_parameters(path).items():
+            assert values.get(name, ast.literal_eval(default)) == ast.literal_eval(default), (number, name)
+
+
+def test_the_cell_that_opens_the_run_can_be_run_twice(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    assert RunFolder(run) == run and RunFolder(run).pairs == tmp_path / "run" / "pairs.h5"
+
+
 @pytest.mark.parametrize("profile", sorted(path.stem for path in PROFILES.glob("*.yaml")))
 def test_every_profile_names_only_known_parameters_and_its_own_run(profile):
     values = runner.load_profile(profile)
