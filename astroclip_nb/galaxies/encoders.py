@@ -11,6 +11,7 @@ pixels and a galaxy's lines span several of the spectrum's.
 
 import contextlib
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,6 +19,7 @@ from torch import nn
 from ..errors import InputError
 from ..torchvision_cpu import import_torchvision
 from . import images
+from .pairs import WAVELENGTH
 
 # Softening of the arcsinh stretch, nanomaggies/pixel in g, r, z: about twice the survey's pixel noise, so that
 # faint light is linear and bright light logarithmic, which keeps colours and magnitudes within easy reach.
@@ -178,15 +180,29 @@ class SpectrumEncoder(nn.Module):
 
     def forward(self, spectra):
         """Features (N, F) float32."""
-        if self.binning > 1:
-            spectra = F.avg_pool1d(spectra[:, None], self.binning)[:, 0]
-        values, attention = self.net._downsample(spectra)
-        attention = attention.float().softmax(-1)
-        features = (values.float() * attention).sum(-1)
+        values, attention = self._attend(spectra)
+        features = (values * attention).sum(-1)
         if not self.attended_wavelengths:
             return features
         position = torch.linspace(-2, 2, attention.shape[-1], device=attention.device)  # the spectrum's span
         return torch.cat([features, attention @ position], 1)
+
+    def _attend(self, spectra):
+        """Values and attention (N, C, L') float32, the attention of each channel with the sum 1."""
+        if self.binning > 1:
+            spectra = F.avg_pool1d(spectra[:, None], self.binning)[:, 0]
+        values, attention = self.net._downsample(spectra)
+        return values.float(), attention.float().softmax(-1)
+
+    @torch.inference_mode()
+    def attention(self, spectra):
+        """Where it looks: wavelengths (L',) in Angstrom and, of each spectrum, the mean attention of all channels
+        to them, (N, L') with the sum 1."""
+        weights = self._attend(spectra.to(next(self.parameters()).device))[1].mean(1)
+        step = self.net.pool1.kernel_size * self.net.pool2.kernel_size * self.binning  # bins per attended place
+        first = (self.binning - 1) / 2
+        place = first + step * np.arange(weights.shape[1])
+        return WAVELENGTH[0] + place * (WAVELENGTH[1] - WAVELENGTH[0]), weights.cpu().numpy()
 
 
 class Frozen(nn.Module):

@@ -202,6 +202,33 @@ def reconstructions(spectra, models, ivar, redshift, captions):
     return figure
 
 
+def attention(wavelength, weights, redshift, n_bins=40):
+    """How much an encoder attends to each wavelength, against redshift: where lines stand out, it follows them.
+
+    wavelength (L',) and weights (N, L') as of `SpectrumEncoder.attention`; redshift (N,). Galaxies are averaged in
+    ``n_bins`` ranges of redshift from percentile 1 to 99.
+    """
+    edges = np.linspace(*np.nanpercentile(redshift, [1, 99]), min(n_bins, max(2, len(redshift) // 10)) + 1)
+    inside = np.digitize(redshift, edges) - 1
+    mean = np.full((len(edges) - 1, len(wavelength)), np.nan)
+    for k in np.intersect1d(inside, np.arange(len(mean))):
+        mean[k] = weights[inside == k].mean(0)
+    step = wavelength[1] - wavelength[0]
+    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 3.4), layout="constrained")
+    drawn = axis.pcolormesh(
+        np.append(wavelength, wavelength[-1] + step) - step / 2, edges, 1e4 * mean / step, cmap="viridis"
+    )
+    axis.set(xlim=(WAVELENGTH[0], WAVELENGTH[-1]), ylim=edges[[0, -1]], xlabel=WAVELENGTH_LABEL, ylabel="redshift")
+    for name in (r"H$\alpha$", "Na D", "[O III]", "[O II]"):
+        rest = np.mean(LINES[name])
+        axis.plot(rest * (1 + edges), edges, color="white", lw=0.8, ls=":")
+        top = min(edges[-1], WAVELENGTH[-1] / rest - 1)
+        style = {"size": SMALL, "ha": "center", "va": "bottom"}
+        axis.annotate(name, (rest * (1 + top), edges[-1]), (0, 2), textcoords="offset points", **style)
+    figure.colorbar(drawn, label="attention [% of 100 Å]", pad=0.02)
+    return figure
+
+
 def to_rest_frame(flux, redshift, grid):
     """Spectra (M, 7781) on a rest-frame grid (L,), scaled to a median of one at 4500 to 5500 A; (M, L).
 
