@@ -9,6 +9,7 @@ hand over to the network, and knows no other address.
 
 import io
 import json
+import socket
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,6 +19,8 @@ import requests
 from PIL import Image
 from urllib3 import HTTPResponse
 
+from astroclip_nb.errors import InputError
+from astroclip_nb.hubble import mast
 from astroclip_nb.hubble.mast import chosen_files, fetch_previews, find_previews, verify
 from astroclip_nb.hubble.observations import Observations, from_previews
 from astroclip_nb.hubble.proposals import Proposal
@@ -131,12 +134,12 @@ def serve(recorded, monkeypatch):
     monkeypatch.setattr("socket.getaddrinfo", no_network)
 
     def start(**options):
-        mast = Mast(recorded, **options)
+        archive = Mast(recorded, **options)
         monkeypatch.setattr(
-            requests.adapters.HTTPAdapter, "send", lambda _, request, **kw: mast.send(request, **kw)
+            requests.adapters.HTTPAdapter, "send", lambda _, request, **kw: archive.send(request, **kw)
         )
         monkeypatch.setattr(PortalAPI, "_column_configs", {})  # kept by astroquery from one test to the next
-        return mast
+        return archive
 
     return start
 
@@ -260,6 +263,32 @@ def test_a_faulty_answer_does_not_stop_the_others(serve, tmp_path, fault, why):
     assert fetch(tmp_path) == [] and verify(tmp_path / "8880") == []
 
 
+def test_an_archive_that_is_away_ends_the_fetch_and_says_why(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(mast, "UNANSWERED", 2)
+    serve(faults={"Mast.Caom.Filtered": requests.ConnectionError("no route to host")})
+    with pytest.raises(InputError, match="no answer for 2 proposals in a row .*no route to host.*run again"):
+        fetch(tmp_path)
+
+
+def test_a_connection_that_says_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(mast, "SILENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, requests.Session() as session:
+        session.mount("http://", mast._Impatient())
+        with pytest.raises(requests.exceptions.ReadTimeout):
+            session.get(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+
+
+def test_the_archive_is_asked_with_that_patience(serve, tmp_path):
+    serve()
+    fetch(tmp_path)
+    assert isinstance(archive()._session.get_adapter("https://mast.stsci.edu/"), mast._Impatient)
+
+
+def test_failures_of_the_fetch_are_told_where_no_image_is_left(tmp_path):
+    with pytest.raises(InputError, match="No image is left of 2 proposals.*not fetched: no route"):
+        from_previews(tmp_path / "o.h5", PROPOSALS, tmp_path / "none", problems=["not fetched: no route"])
+
+
 def test_at_most_some_drawn_without_replacement(serve, tmp_path):
     first = serve()
     fetch(tmp_path / "a", max_images=1)
@@ -272,6 +301,6 @@ def test_fetched_previews_become_observations(serve, tmp_path):
     serve()
     fetch(tmp_path / "previews")
     problems = from_previews(tmp_path / "o.h5", PROPOSALS, tmp_path / "previews", size=32, progress=False)
-    assert problems == ["Proposal 9999 has no image and is left out."]
+    assert problems == ["Proposal 9999 has no usable image and is left out."]
     observations = Observations(tmp_path / "o.h5")
     assert observations.images().shape == (2, 32, 32) and observations.id.tolist() == [8880]

@@ -102,7 +102,7 @@ def test_own_data_and_checkpoint(user, tmp_path, checkpoint):
     assert metrics["09_hubble_data"]["metrics"]["kinds"] == 0  # nobody knows them
     tuned = metrics["10_hubble_finetune"]["metrics"]
     assert tuned["origin"] == "hst" and tuned["baseline"] == "base"
-    rows = {"softmax", "head", "scratch", "base", "chance", "TF-IDF, no image"}
+    rows = {"softmax", "head", "scratch", "base", "chance", "best possible", "TF-IDF, no image"}
     assert set(tuned["scores"]["test"]) == rows  # no oracle: nobody knows the kinds
     assert metrics["11_hubble_retrieval"]["metrics"]["relevance"] == {}
     for name in FIGURES:

@@ -216,6 +216,14 @@ def test_square_preview(tmp_path):
         square_preview(tmp_path / "bad.jpg")
 
 
+def test_what_is_transparent_is_white(tmp_path):
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[:4, :, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "half.png")
+    square = square_preview(tmp_path / "half.png", 8)
+    assert (square[:4] == 0).all() and (square[4:] == 255).all()
+
+
 def test_image_of_more_than_8_bits_is_refused(tmp_path):
     Image.fromarray(np.linspace(0, 60000, 64).astype(np.uint16).reshape(8, 8)).save(tmp_path / "deep.png")
     with pytest.raises(InputError, match=r"deep.png holds more than 8 bits a pixel \(I;16\)"):
@@ -230,7 +238,9 @@ def test_previews_with_faults_lose_nothing_else(tmp_path):
     (tmp_path / "2" / "b.png").write_bytes(whole[: len(whole) // 2])
     problems = from_previews(tmp_path / "o.h5", _proposals(1, 2, 3), tmp_path, size=32, progress=False)
     assert len(problems) == 2
-    assert "b.png does not decode" in problems[0] and problems[1] == "Proposal 3 has no image and is left out."
+    assert (
+        "b.png does not decode" in problems[0] and problems[1] == "Proposal 3 has no usable image and is left out."
+    )
     observations = Observations(tmp_path / "o.h5")
     assert observations.problems == problems and observations.origin == "hst"
     assert observations.id.tolist() == [1, 2] and observations.images()[:, 16, 16].tolist() == [40, 80]

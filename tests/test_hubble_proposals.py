@@ -47,7 +47,8 @@ def catalogue(tmp_path):
 
 
 def test_catalogue(catalogue):
-    pluto, clusters = read_catalogue(catalogue)
+    with pytest.warns(UserWarning, match=r"1 records without a cycle.*the first ID is 8192"):
+        pluto, clusters = read_catalogue(catalogue)
     assert (pluto.id, pluto.cycle, pluto.category) == (10468, 14, "Solar System")
     assert pluto.title == "A very long title that goes on in a second line"
     # after the line of the PI a prefix means nothing
@@ -81,10 +82,24 @@ def test_catalogue_that_is_none(tmp_path):
         read_catalogue(tmp_path / "page.html")
 
 
+def test_catalogue_of_which_no_record_can_be_used(tmp_path):
+    record = "ID: NGC1300\nCycle: 3\nTitle: A galaxy\nPI: Jane Doe\nWe map it.\n"
+    (tmp_path / "own.cat").write_text(record)
+    with pytest.raises(
+        InputError, match=r"no record has a whole number as ID and a cycle \(the first ID is NGC1300\)"
+    ):
+        read_catalogue(tmp_path / "own.cat")
+
+
+@pytest.mark.parametrize("category, begins", [("Galaxies", "Category: Galaxies. We"), ("", "We map")])
+def test_an_abstract_without_a_category_begins_with_itself(category, begins):
+    assert Proposal(1, category, 3, "A galaxy", "We map it.").caption("abstract").startswith(begins)
+
+
 def test_catalogue_with_one_id_twice(catalogue):
-    catalogue.write_text(CATALOGUE.replace("7307", "10468"))
+    catalogue.write_text(CATALOGUE.replace("7307", "10468").replace("Cycle:\n", "Cycle: 1\n"))
     with pytest.warns(UserWarning, match="1 IDs come twice"):
-        assert [p.title[:6] for p in read_catalogue(catalogue)] == ["A very"]
+        assert [p.title[:6] for p in read_catalogue(catalogue)] == ["A very", "No cyc"]
 
 
 def test_rules_find_objects_and_uses():
@@ -179,3 +194,12 @@ def test_captions_and_their_parts():
     assert [proposal.caption(part) for part in PARTS] == proposal.parts()
     assert proposal.parts("abstract") == ["We image comets.", "We measure dust!"]
     assert proposal.parts("name") == []
+
+
+def test_a_plural_is_no_other_word():
+    """ "bar" is no part of "a bare detector", though "nebula" is of "nebulae"."""
+    found = summarise("A bare detector sees two novae, a barred galaxy and planetary nebulae.")[
+        "objects_and_phenomena"
+    ]
+    words = " ".join(found).lower()
+    assert "bare" not in words.split() and "planetary nebulae" in words

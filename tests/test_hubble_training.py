@@ -262,6 +262,24 @@ def test_class_oracle_and_chance_against_simulation():
         assert np.allclose(measured[of], [found[k] for k in ("top-1", "5 %", "10 %", "20 %")[of]], atol=0.01)
 
 
+def test_chance_of_images_that_share_captions_against_random_vectors():
+    """Where a proposal has several images their ranks are alike, and none of them is first."""
+    rng = np.random.default_rng(4)
+    proposal = np.array([0, 1, 1, 2, 3, 3, 3, 4])
+    found = [
+        evaluation.scores(rng.normal(size=(8, 6)), rng.normal(size=(5, 6))[proposal], proposal)["image"]["top-1"]
+        for _ in range(4000)
+    ]
+    assert evaluation.chance_scores(proposal)["image"]["top-1"] == pytest.approx(np.mean(found), abs=0.01)
+
+
+def test_best_possible_of_a_few_proposals_with_many_images_is_nothing():
+    """The best rank of 20 images that share a caption is 10.5, and 5 % of 100 captions are 5."""
+    best = evaluation.best_scores(np.repeat(np.arange(5), 20))
+    assert best["image"]["5 %"] == best["image"]["10 %"] == 0 and best["image"]["20 %"] == 1
+    assert best["proposal"]["top-1"] == 1
+
+
 def test_class_oracle_is_first_only_where_no_other_image_shares_the_caption():
     rng = np.random.default_rng(2)
     proposal = np.array([0, 1, 1, 2, 3, 3, 3, 4])

@@ -12,7 +12,7 @@ CAPTION_PARTS = {
     "name alone": "name", "use cases alone": "uses",
 }  # fmt: skip
 
-# PAPERCLIP (arXiv 2403.08851), 3,194 real validation images and their summaries: top-1, and top-k % of all captions
+# PAPERCLIP (arXiv 2403.08851), real validation images and their summaries: top-1, and top-k % of all captions
 PUBLISHED = {
     "softmax": {"top-1": 0.021, "5 %": 0.555, "10 %": 0.682, "20 %": 0.807, "50 %": 0.928},
     "abstracts": {"top-1": 0.015, "5 %": 0.530, "10 %": 0.664, "20 %": 0.798, "50 %": 0.909},
@@ -49,12 +49,15 @@ def scores(image, text, proposal):
 
 
 def chance_scores(proposal):
-    """Expected scores of a random order."""
-    found = {}
-    for level, choices in (("image", len(proposal)), ("proposal", len(np.unique(proposal)))):
-        shares = {f"{percent} %": allowed_rank(percent, choices) / choices for percent in PERCENTS}
-        found[level] = {"top-1": 1 / choices, **shares}
-    return found
+    """Expected scores of a random order: those of an oracle to whom all images are of one kind."""
+    return oracle_scores(np.zeros(len(proposal), int), proposal)
+
+
+def best_scores(proposal):
+    """Scores of a model without a fault: the images of a proposal share their caption's rank, and so may miss."""
+    same = np.unique(proposal, return_inverse=True)[1]
+    exact = np.eye(same.max() + 1, dtype=np.float32)[same]
+    return scores(exact, exact, proposal)
 
 
 def oracle_scores(kind, proposal):
@@ -79,10 +82,10 @@ def score_table(pairs, kind, proposal, observations):
     """Rows of the table of one part of the data: {name: {"image": scores, "proposal": scores}}.
 
     pairs : model -> (image (n, D), text (n, D)); kind : (n,) true kinds, "" where not known; proposal : (n,).
-    Chance, the class oracle where kinds are known, and TF-IDF, which sees no image, come last.
+    Chance, the best possible, the class oracle where kinds are known, and TF-IDF, which sees no image, come last.
     """
     table = {name: scores(image, text, proposal) for name, (image, text) in pairs.items()}
-    table["chance"] = chance_scores(proposal)
+    table |= {"chance": chance_scores(proposal), "best possible": best_scores(proposal)}
     if (kind != "").all():
         table["class oracle"] = oracle_scores(kind, proposal)
     return table | {"TF-IDF, no image": tfidf_scores(observations, np.unique(proposal))}
@@ -161,11 +164,13 @@ def one_per_proposal(order, proposal):
 def order_by_tfidf(queries, observations, proposal):
     """As `order_by_query`, by TF-IDF of the query with the abstract of each image's proposal (n,).
 
-    A query without a known word leaves the order as it is.
+    A query without a known word finds images at random.
     """
     abstracts = observations.captions("abstract")
     texts, wanted = tfidf_vectors(abstracts, abstracts, list(queries))
     similarity = (wanted @ texts.T).toarray()[:, proposal]
+    blind = wanted.getnnz(1) == 0
+    similarity[blind] = np.random.default_rng(0).random((blind.sum(), len(proposal)))
     return one_per_proposal(np.argsort(-similarity, axis=1, kind="stable"), proposal)
 
 

@@ -8,13 +8,24 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import requests
 from tqdm import tqdm
 
+from ..errors import InputError
 from ..hashes import sha256_of
 from ..paths import replacing
 
 MANIFEST = "manifest.json"
 BATCH = 500  # observations in one question for their products: MAST times out on thousands
+SILENCE = 120  # seconds after which a connection that says nothing is given up
+UNANSWERED = 10  # proposals in a row without an answer, after which the archive is taken to be away
+
+
+class _Impatient(requests.adapters.HTTPAdapter):
+    """Gives up a silent connection; astroquery waits for ever."""
+
+    def send(self, request, **options):
+        return super().send(request, **{**options, "timeout": options.get("timeout") or SILENCE})
 
 
 def find_previews(archive, proposal_id):
@@ -46,7 +57,8 @@ def fetch_proposal(archive, proposal_id, folder, max_images, seed, pause):
     A manifest with URIs and SHA-256 hashes is written last, so a folder with one is complete, for that choice of
     ``max_images`` and ``seed``; another choice is fetched anew. Files that are
     there already are not fetched again, unless their bytes are no longer those of the manifest. Returns a
-    sentence on each failure; then no manifest is written, and the next call tries again what is missing.
+    sentence on each failure; then no manifest is written (that of an earlier choice stays), and the next call tries
+    again what is missing.
     """
     folder, failures, hashes = Path(folder) / str(proposal_id), [], {}
     choice = {"max_images": max_images, "seed": seed}
@@ -94,19 +106,28 @@ def fetch_previews(proposals, folder, *, max_images=20, seed=0, pause=1.0, progr
     """Fetch previews of proposals from MAST into ``<folder>/<proposal ID>/``, one at a time.
 
     pause : seconds before each question and each download. An interrupted fetch goes on where it stopped:
-    complete proposals are skipped. Returns a sentence on each failure; none stops the others.
+    complete proposals are skipped. Returns a sentence on each failure; none stops the others. InputError where MAST
+    answers for none of UNANSWERED proposals in a row.
     """
     from astroquery.exceptions import InvalidQueryError, RemoteServiceError
     from astroquery.mast import Observations
 
     # of requests (a silent archive), of JSON (a page of HTML), of astroquery (an answer in part, or of an error)
     no_answer = (OSError, ValueError, KeyError, RemoteServiceError, InvalidQueryError)
-    failures = []
+    Observations._session.mount("https://", _Impatient())  # that of its questions and of its downloads
+    failures, unanswered = [], 0
     for proposal in tqdm(proposals, desc="MAST previews", disable=not progress):
         try:
             failures += fetch_proposal(Observations, proposal.id, folder, max_images, seed, pause)
+            unanswered = 0
         except no_answer as error:
             why = f"{type(error).__name__}: {error}"
+            unanswered += 1
+            if unanswered == UNANSWERED:
+                raise InputError(
+                    f"MAST gave no answer for {unanswered} proposals in a row ({why}); run again later, what was "
+                    "fetched stays."
+                ) from None
             failures.append(f"Proposal {proposal.id}: its previews were not found ({why}); run again to retry.")
     return failures
 

@@ -42,7 +42,10 @@ def square_preview(path, size=512):
 
     try:
         with Image.open(path) as image:
-            mode, image = image.mode, image.convert("L")
+            mode = image.mode
+            if image.has_transparency_data:  # which stands on white, as on a page
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            image = image.convert("L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} does not decode as an image ({error}); delete it and fetch it again.") from None
     if mode.startswith(("I", "F")):  # Pillow would cut them off at 255: all white
@@ -176,7 +179,10 @@ def write_observations(path, proposals, previews, *, size, origin, seed=-1, prob
             with_images.append(number)
         found = set(with_images)
         bare = [proposal.id for proposal in proposals if proposal.id not in found]
-        problems = [*problems, *(f"Proposal {number} has no image and is left out." for number in bare)]
+        problems = [
+            *problems,
+            *(f"Proposal {number} has no usable image and is left out." for number in bare),
+        ]
         if not with_images:
             first = " ".join(problems[:1])
             raise InputError(f"No image is left of {len(proposals)} proposals, and {path} is not written. {first}")
@@ -198,17 +204,18 @@ def _write_table(group, proposals):
         group[name] = column if isinstance(column[0], str) else np.array(column, np.int64)
 
 
-def from_previews(path, proposals, folder, size=512, progress=True):
-    """Write an observations file from a folder of previews, ``<folder>/<proposal ID>/<name>.jpg`` (jpeg, png).
+def from_previews(path, proposals, folder, size=512, problems=(), progress=True):
+    """Write an observations file from a folder of previews, ``<folder>/<proposal ID>/<name>.jpg`` (jpeg, png); IDs
+    without leading zeros.
 
     Of a folder that ``mast.fetch_previews`` filled, those of its last choice, which its manifest names. An image
-    that does not decode and a proposal without images are left out; returns a sentence on each. Raises InputError
-    where no proposal has a folder.
+    that does not decode and a proposal without images are left out; returns a sentence on each, after those of
+    ``problems`` met before, in fetching. Raises InputError where no proposal has a folder.
     """
-    folder, problems = Path(folder), []
+    folder, problems = Path(folder), list(problems)
     if size < 1:
         raise InputError(f"size is {size} pixels; give 512, for instance.")
-    if not any((folder / str(proposal.id)).is_dir() for proposal in proposals):
+    if not problems and not any((folder / str(proposal.id)).is_dir() for proposal in proposals):
         raise InputError(
             f"{folder} holds no folder <proposal ID> for any of {len(proposals)} proposals; put previews there, "
             "or fetch them with fetch=True in notebook 09."

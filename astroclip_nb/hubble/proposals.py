@@ -38,7 +38,7 @@ class Proposal:
         if text not in (*PARTS, "summary", "abstract"):
             raise InputError(f"text is {text!r}; choose 'summary', 'abstract' or one of {PARTS}.")
         if text == "abstract":
-            return f"Category: {self.category}. {self.abstract}"
+            return f"Category: {self.category}. {self.abstract}" if self.category else self.abstract
         if self.summary is None:
             raise InputError(f"Proposal {self.id} has no summary; summarise it first, or use text='abstract'.")
         objects, uses = self.summary["objects_and_phenomena"], self.summary["science_use_cases"]
@@ -116,11 +116,12 @@ def _is_whole(record):
 
 def _proposals(parsed, path):
     """Proposals of parsed records that have a cycle, one of each ID."""
-    found, twice = {}, []
+    found, twice, dropped = {}, [], []
     for record in parsed:
         cycle = re.match(r"\d+", record.get("Cycle", ""))
         identifier = re.fullmatch(r"\d+", record.get("ID", ""))
         if not cycle or not identifier:
+            dropped.append(record.get("ID", "without one"))
             continue
         proposal = Proposal(
             int(identifier[0]), record.get("Category", ""), int(cycle[0]), record.get("Title", ""),
@@ -129,6 +130,16 @@ def _proposals(parsed, path):
         if proposal.id in found:
             twice.append(proposal.id)
         found.setdefault(proposal.id, proposal)
+    if dropped and not found:
+        raise InputError(
+            f"{path}: no record has a whole number as ID and a cycle (the first ID is {dropped[0]}); add them."
+        )
+    if dropped:
+        warnings.warn(
+            f"{path}: {len(dropped)} records without a cycle or a whole number as ID are left out (the first ID is "
+            f"{dropped[0]}).",
+            stacklevel=3,
+        )
     if twice:
         warnings.warn(f"{path}: {len(twice)} IDs come twice (first {twice[0]}); kept the first.", stacklevel=3)
     return list(found.values())

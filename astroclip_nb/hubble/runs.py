@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -92,6 +93,9 @@ class HubbleRun:
         """Keep settings, variants and which observations they were trained on beside the weights, for `reopen`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {"settings": asdict(self.settings), "variants": {n: asdict(v) for n, v in variants.items()}}
+        for name in ("observations", "checkpoint"):  # notebook 11 may start in another folder
+            if path := content["settings"][name]:
+                content["settings"][name] = str(Path(path).absolute())
         content |= {"data": self.observations.fingerprint}
         with replacing(self.folder / "settings.json") as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")

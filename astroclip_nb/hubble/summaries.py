@@ -103,7 +103,9 @@ def _patterns():
     """Terms to look for, longest first, with plurals."""
     terms = {" ".join(term.split()) for term in TERMS.split(",")} | {h.text for h in HYPOTHESES}
     ordered = sorted(terms, key=len, reverse=True)
-    plural = [re.escape(t[:-1]) + "(?:y|ies)" if t.endswith("y") else re.escape(t) + "(?:s|e|es)?" for t in ordered]
+    plural = [
+        re.escape(t[:-1]) + "(?:y|ies)" if t.endswith("y") else re.escape(t) + "(?:s|es|(?<=a)e)?" for t in ordered
+    ]
     return re.compile(r"\b(?:" + "|".join(plural) + r")\b", re.I)
 
 

@@ -155,19 +155,22 @@ def embed_texts(model, towers, texts, batch_size=256):
     return F.normalize(torch.cat(parts).float(), dim=-1).cpu().numpy()
 
 
-def validation(observations, rows, captions, towers, batch_size, percents=(5, 10)):
-    """``validate(model)`` for `contrast.fit`: loss in batches, and top-k % of images against all captions."""
+def validation(observations, rows, text, towers, batch_size):
+    """``validate(model)`` for `contrast.fit`: the loss in whole batches of captions by ``text``, those of training,
+    and the share of images whose summary is among the best 5 or 10 % of all images' summaries."""
     order = np.random.default_rng(0).permutation(len(rows))
-    whole = [order[i : i + batch_size] for i in range(0, max(1, len(rows) - batch_size + 1), batch_size)]
+    proposals, own = np.unique(observations.proposal[rows], return_inverse=True)
+    captions = {kind: [observations.captions(kind)[i] for i in proposals] for kind in {text, "summary"}}
+    groups = [order[i : i + batch_size] for i in range(0, max(1, len(rows) - batch_size + 1), batch_size)]
 
     def validate(model):
         device = next(model.parameters()).device
         image = embed_images(model, towers, observations, rows)
-        text = embed_texts(model, towers, captions)[observations.proposal[rows]]
-        a, b = torch.from_numpy(image).to(device), torch.from_numpy(text).to(device)
-        loss = torch.stack([model.loss(a[some], b[some]) for some in whole]).mean()
-        rank = ranks(image, text)
-        recall = {f"top_{percent}": recall_at_percent(rank, percent, len(rows)) for percent in percents}
+        words = {kind: embed_texts(model, towers, of)[own] for kind, of in captions.items()}
+        a, b = torch.from_numpy(image).to(device), torch.from_numpy(words[text]).to(device)
+        loss = torch.stack([model.loss(a[some], b[some]) for some in groups]).mean()
+        rank = ranks(image, words["summary"])
+        recall = {f"top_{percent}": recall_at_percent(rank, percent, len(rows)) for percent in (5, 10)}
         return {"validation_loss": loss, **recall}
 
     return validate
@@ -178,8 +181,7 @@ def train(variant, recipe, observations, rows, towers, folder, progress=True, la
 
     Returns the model on its best weights and its history, a list of dicts with "step", the first being step 0.
     """
-    captions = observations.captions(variant.text)
-    validate = validation(observations, rows["validation"], captions, towers, recipe.batch_size)
+    validate = validation(observations, rows["validation"], variant.text, towers, recipe.batch_size)
     model = towers.build(variant, recipe.seed).to(pick_device())
     with torch.inference_mode():
         start = {name: float(value) for name, value in validate(model).items()}
