@@ -1,4 +1,4 @@
-"""The README's numbers are those of the runs kept in paper/results."""
+"""The numbers of README, paper/RESULTS.md and benchmarks/SPEED.md are those of the runs kept beside them."""
 
 import json
 
@@ -8,7 +8,15 @@ from astroclip_nb.galaxies.robustness import DAMAGES
 from astroclip_nb.paths import REPOSITORY, SHIPPED_WEIGHTS
 from astroclip_nb.tables import SIDES, with_error
 
-README = (REPOSITORY / "README.md").read_text()
+README, RESULTS, SPEED = (
+    (REPOSITORY / page).read_text() for page in ("README.md", "paper/RESULTS.md", "benchmarks/SPEED.md")
+)
+
+
+def kept_run(name):
+    """The metrics of each notebook of a run kept in paper/results, by the notebook's number."""
+    kept = json.loads((REPOSITORY / "paper" / "results" / f"{name}.json").read_text())
+    return {notebook[:2]: of["metrics"] for notebook, of in kept.items() if "metrics" in of}
 
 
 @pytest.fixture(params=["default", "frozen", "large"])
@@ -16,8 +24,8 @@ def kept(request):
     return request.param, json.loads((REPOSITORY / "paper" / "results" / f"{request.param}.json").read_text())
 
 
-def row(start):
-    (line,) = [line for line in README.splitlines() if line.startswith(start)]
+def row(start, page=RESULTS):
+    (line,) = [line for line in page.splitlines() if line.startswith(start)]
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
@@ -44,7 +52,7 @@ def test_real_galaxies_and_hubble_are_those_of_the_default_run():
     metrics = json.loads((REPOSITORY / "paper" / "results" / "default.json").read_text())
     real = metrics["08_real_galaxies"]["metrics"]
     assert (
-        f"the median |Δz|/(1+z) is {real['median_error']:.3f}, the\nlargest {real['largest_error']:.3f}." in README
+        f"the median |Δz|/(1+z) is {real['median_error']:.3f}, the\nlargest {real['largest_error']:.3f}." in RESULTS
     )
     tuned, asked = metrics["10_hubble_finetune"]["metrics"], metrics["11_hubble_retrieval"]["metrics"]
     for start, part, share in (
@@ -68,7 +76,7 @@ def test_real_galaxies_and_hubble_are_those_of_the_default_run():
         assert row(start)[0] == f"{asked[mean]['trained']:.1%} ({100 * asked[mean]['chance']:.0f} %)"
     assert len(asked["unseen_queries"]) == 2
     limits = asked["mean_relevance"]["TF-IDF over abstracts"], asked["mean_relevance"]["best possible"]
-    assert "a precision@10 of {:.0%}; the best possible is {:.0%},".format(*limits) in README
+    assert "a precision@10 of {:.0%}; the best possible is {:.0%},".format(*limits) in RESULTS
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,7 @@ def test_real_galaxies_made_noisier_are_the_kept_ones(name, told):
     assert [real["noisier"][level]["spectra"] for level in "321"] == [6, 6, 6]
     near = [round(48 * real["noisier"][level]["within_0.05"]) for level in "321"]
     told = told.format(*near, median=real["median_error"], largest=real["largest_error"])
-    assert told in " ".join(README.split())
+    assert told in " ".join(RESULTS.split())
 
 
 def test_damaged_spectra_are_those_of_the_default_run():
@@ -107,7 +115,7 @@ def test_scatter_outliers_and_coverage_are_those_of_large():
     components = found["baselines"]["redshift"]["spectrum components k-NN"]
     scatter, outliers = ([row[name] for row in (components, ours)] for name in ("nmad", "outlier_fraction"))
     told = "(NMAD {:.4f} against {:.4f}), and {:.1f} % of outliers beyond 0.05 (1+z) against {:.1f} %."
-    text = " ".join(README.split())
+    text = " ".join(RESULTS.split())
     assert told.format(*scatter, *(100 * share for share in outliers)) in text
     neighbours, likelihood = (found["density"][f"cross-modal{by}"]["coverage"]["95"] for by in ("", ", InfoNCE"))
     assert f"their 95 % intervals still hold {100 * neighbours:.0f} % of the redshifts of `large`" in text
@@ -118,7 +126,7 @@ def test_shorter_spectra_are_the_kept_ones():
     metrics = json.loads((REPOSITORY / "paper" / "results" / "large.json").read_text())
     r2 = {name: f"{row['r2']:.3f}" for name, row in metrics["08_real_galaxies"]["metrics"]["narrower"].items()}
     told = f"R² = {r2['3800-9200']}, {r2['4500-8500']} and {r2['4000-7000']} (whole: {r2['3600-9824']})"
-    assert f"test galaxies of `large` give {told}" in README
+    assert f"test galaxies of `large` give {told}" in " ".join(RESULTS.split())
 
 
 @pytest.mark.parametrize("column, file", [(0, "results"), (1, "results_amx")])
@@ -126,7 +134,7 @@ def test_speed_is_the_measured_one(column, file):
     results = json.loads((REPOSITORY / "benchmarks" / f"{file}.json").read_text())
     assert results["machine"]["amx_bf16"] == (file == "results_amx")
     for start, values in speeds(results).items():
-        assert row(start)[column] == " / ".join(values), start
+        assert row(start, SPEED)[column] == " / ".join(values), start
 
 
 def speeds(results):
@@ -160,25 +168,27 @@ def test_the_term_within_spectra_is_weighed_by_the_kept_run():
         found = kept["12_ablations"]["metrics"]["variants"][name]
         image, spectrum, across = (found[f"redshift/{side}"]["r2"] for side in SIDES)
         told.append(f"{image:.2f} / {spectrum:.3f} / {across:.2f} and {100 * found['recall@10']:.1f} %")
-    assert f"are {told[0]} without it, {told[1]} with it." in " ".join(README.split())
+    assert f"are {told[0]} without it, {told[1]} with it." in " ".join(RESULTS.split())
     found = kept["06_properties"]["metrics"]
     tried = kept["12_ablations"]["metrics"]["variants"]
     alone, null = (tried[name]["redshift/spectrum"]["r2"] for name in ("as reported", "shuffled pairs"))
     before = found["baselines"]["redshift"]["spectrum features before the heads"]["r2"]
     told = f"{before:.3f} before the heads of `default`, is {alone:.3f} after heads trained by it, and as low"
-    assert f"{told}, {null:.3f}," in " ".join(README.split())
+    assert f"{told}, {null:.3f}," in " ".join(RESULTS.split())
     with_heads = [found["zero_shot"][q]["spectrum"]["r2"] for q in ("redshift", "log_mstar")]
     before = [found["baselines"][q]["spectrum features before the heads"]["r2"] for q in ("redshift", "log_mstar")]
     (z, z_before), (mass, mass_before) = zip(with_heads, before, strict=True)
-    assert f"R² of redshift is {z:.3f} with\n  them and {z_before:.3f} before them" in README
-    assert f"of stellar mass {mass:.3f} and {mass_before:.3f}." in README
+    text = " ".join(RESULTS.split())
+    assert f"R² of redshift is {z:.3f} with them and {z_before:.3f} before them" in text
+    assert f"of stellar mass {mass:.3f} and {mass_before:.3f}." in text
 
 
 def test_the_shipped_towers_were_trained_on_so_many_pairs():
     stage, pairs = json.loads((SHIPPED_WEIGHTS / "spectrum.json").read_text()), 0
     while stage:
         pairs, stage = pairs + stage.get("data", {"train": 0})["train"], stage.get("before")
-    assert f"had been trained on {pairs:,} other simulated pairs" in README
+    assert f"had been trained on {pairs:,} other simulated pairs" in RESULTS
+    assert f"on {pairs:,} other simulated pairs, none of which enters a score" in " ".join(README.split())
 
 
 @pytest.mark.parametrize("name", ["frozen", "finetuned", "default"])
@@ -196,8 +206,8 @@ def test_sizes_are_the_kept_ones():
     for size in ("small towers", "published sizes"):
         found = kept["metrics"]["variants"][f"{size}, from scratch"]
         r2 = " / ".join(f"{found[f'redshift/{side}']['r2']:.2f}" for side in SIDES)
-        assert f"{r2} and {100 * found['recall@10']:.1f} %" in README and f"or {found['steps']} steps" in README
-        assert f"({found['n_parameters'] / 1e6:.1f} million" in README
+        assert f"{r2} and {100 * found['recall@10']:.1f} %" in RESULTS and f"or {found['steps']} steps" in RESULTS
+        assert f"({found['n_parameters'] / 1e6:.1f} million" in RESULTS
 
 
 def test_the_short_trial_of_full_is_the_kept_one():
@@ -208,5 +218,63 @@ def test_the_short_trial_of_full_is_the_kept_one():
     assert epochs == [1, 2, 13]
     found = kept["05_retrieval"]["metrics"]
     recall, linear = (part["image_to_spectrum"]["recall@10"] for part in (found, found["linear"]))
-    told = f"Recall@10 among {found['choices']:,} is {recall:.1%} (linear\nbaseline {linear:.1%})"
-    assert told in README
+    told = f"Recall@10 among {found['choices']:,} is {recall:.1%} (linear baseline {linear:.1%})"
+    assert told in " ".join(RESULTS.split())
+
+
+def test_the_table_at_a_glance_is_of_the_kept_runs():
+    default, frozen = kept_run("default"), kept_run("frozen")
+    recall = default["05"], frozen["05"]
+    parts = [recall[0]["chance"], *(of["image_to_spectrum"] for of in (recall[0]["linear"], *reversed(recall)))]
+    assert row("| own spectrum among", README) == [f"{part['recall@1%']:.1%}" for part in parts]
+    linear, *runs = default["06"]["linear"], frozen["06"]["zero_shot"], default["06"]["zero_shot"]
+    for start, quantity, side in (
+        ("| R² of redshift, from images", "redshift", "image"),
+        ("| R² of redshift, from spectra", "redshift", "spectrum"),
+        ("| R² of redshift, images among", "redshift", "cross-modal"),
+        ("| R² of exact log stellar mass", "log_mstar_true", "cross-modal"),
+    ):
+        assert row(start, README)[1:] == [f"{of[quantity][side]['r2']:.2f}" for of in (linear, *runs)]
+
+
+def test_what_the_readme_says_in_words_is_of_the_kept_runs():
+    default, text = kept_run("default"), " ".join(README.split())
+    images = kept_run("finetuned")["06"]["zero_shot"]["redshift"]["image"]["r2"]
+    assert f"in the same minutes to {images:.2f} (`finetuned`)" in text
+    median = default["06"]["zero_shot"]["redshift"]["spectrum"]["nmad"] / 1.4826
+    fit = default["06"]["baselines"]["redshift"]["spectrum template fit"]["nmad"] / 1.4826
+    assert f"embeddings is {median:.3f} (1+z), that of a fit {fit:.5f}." in text
+    real = default["08"]
+    assert f"a median of {real['median_error']:.3f} and a largest error of {real['largest_error']:.3f}." in text
+    found = default["10"]["scores"]["test"]["softmax"]["image"]["5 %"]
+    relevance = default["11"]["mean_relevance"]
+    assert f"the own caption of {found:.0%} of held-out images" in text
+    assert f"({relevance['TF-IDF over abstracts']:.0%} against {relevance['trained']:.0%})" in text
+    recall = default["05"]["image_to_spectrum"]
+    assert round(1 / recall["recall@1"]) == 9 and recall["median_rank"] == 9
+
+
+def test_what_else_the_results_say_is_of_the_kept_runs():
+    default, large, text = kept_run("default"), kept_run("large"), " ".join(RESULTS.split())
+    nearest = [of["05"]["image_to_spectrum"]["recall@1%"] for of in (default, large)]
+    assert "among the nearest 1 % it is {:.1%} in `default` and {:.1%} in `large`".format(*nearest) in text
+    found = default["06"]
+    within = found["zero_shot"]["redshift"]["spectrum"]["within_1000_km_s"]
+    assert found["baselines"]["redshift"]["spectrum template fit"]["within_1000_km_s"] == 1
+    assert f"find all {found['n_test']:,} of `default` within 1,000 km/s, the embeddings {within:.0%}" in text
+    structure = default["07"]
+    odd, best = structure["outliers_features"], max(structure["silhouette"].values())
+    assert f"finds {structure['dbscan_clusters']} clusters" in text
+    assert structure["islands"]["all_islands"]["purity"] < structure["islands"]["chance"]["purity"]
+    assert (
+        f"of {odd['total']} images with an artefact, {odd['found']} are among the {odd['n']} most isolated" in text
+    )
+    assert f"a silhouette of {best:.2f} at best, with {structure['kmeans_k']} clusters" in text
+    unseen = default["11"]["kind_accuracy"]["unseen kinds"]["trained"]
+    assert f"named rightly in {unseen['top-1']:.1%} of cases, of {unseen['choices']} names" in text
+
+
+def test_the_readmes_speeds_are_rows_of_the_page_of_speeds():
+    start = README.index("| | EPYC | Xeon |")
+    lines = README[start : README.index("\n\n", start)].splitlines()
+    assert len(lines) == 8 and set(lines) <= set(SPEED.splitlines())
