@@ -8,22 +8,10 @@ from .errors import InputError
 
 
 def pick_device():
-    """The fastest device at hand, as a ``torch.device``: CUDA, then Apple's MPS, then the CPU."""
+    """A GPU with CUDA (or ROCm) where there is one, else the CPU, as a ``torch.device``."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def pick_search_device():
-    """The device to sort and select on: CUDA where there is one, else the CPU; MPS has limits there."""
-    import torch
-
-    device = pick_device()
-    return device if is_cuda(device) else torch.device("cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def is_cuda(device):
@@ -96,7 +84,10 @@ class Generators:
 
 
 def draw(kind, shape, generator):
-    """Random numbers of ``shape`` (N, ...) on the CPU; ``kind`` is torch.rand, torch.randn or the like."""
+    """Random numbers of ``shape`` (N, ...) on the CPU; ``kind`` is torch.rand, torch.randn or the like.
+
+    From `Generators` as many rows as all their parts have, which N has to be.
+    """
     import torch
 
     if isinstance(generator, Generators):
@@ -105,7 +96,7 @@ def draw(kind, shape, generator):
 
 
 def draw_one(n, generator):
-    """One number in [0, 1) for all of ``n`` rows, or one for those of each part: (n,) on the CPU."""
+    """One number in [0, 1) that all ``n`` rows share, of `Generators` those of each part: (n,) on the CPU."""
     import torch
 
     parts = generator.rows.items() if isinstance(generator, Generators) else [(generator, n)]
@@ -120,13 +111,13 @@ def noise(shape, device, generator):
     """
     import torch
 
-    def on_device(shape, generator):
+    def normal(shape, generator):
         if device.type != "cpu":
             seed = int(torch.randint(2**62, (), generator=generator))
             generator = torch.Generator(device).manual_seed(seed)
         return torch.randn(shape, generator=generator, device=device)
 
-    return draw(on_device, shape, generator)
+    return draw(normal, shape, generator)
 
 
 @functools.cache

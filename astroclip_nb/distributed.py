@@ -25,6 +25,11 @@ def started():
     return dist.is_initialized() and dist.get_world_size() > 1
 
 
+def n_processes():
+    """How many of them there are."""
+    return dist.get_world_size() if started() else 1
+
+
 def rank():
     """This process's number among them, 0 for the first or the only one."""
     return dist.get_rank() if started() else 0
@@ -123,13 +128,13 @@ def average_gradients(parameters):
 
 def turns(batches):
     """Of a list of whole batches those that are this process's turn; none where there are too few."""
-    return batches[rank() :: dist.get_world_size()] if started() else batches
+    return batches[rank() :: n_processes()]
 
 
 def rounds(blocks):
     """Round by round the one of ``blocks`` that is this process's turn, in a list, or none in the last: as many
     rounds in all processes."""
-    size = dist.get_world_size() if started() else 1
+    size = n_processes()
     return [turns(blocks[start : start + size]) for start in range(0, len(blocks), size)]
 
 

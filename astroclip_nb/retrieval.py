@@ -7,7 +7,7 @@ sort, ties by index.
 
 import numpy as np
 
-from .device import full_float32, is_cuda, pick_search_device
+from .device import full_float32, is_cuda, pick_device
 from .errors import InputError
 
 KS, PERCENTS = (1, 5, 10), (1, 5, 10)  # of recall, in places and in percent of all choices
@@ -82,7 +82,7 @@ def scanner(gallery, metric):
     """
     import torch
 
-    device = pick_search_device()
+    device = pick_device()
     at_once, tile = _TILE_OF_GPU if is_cuda(device) else _TILE
     gallery = torch.from_numpy(np.array(gallery, np.float32)).to(device)
     if metric == "euclidean":  # |q|^2 - |q - g|^2 = (q, 1).(2 g, -|g|^2), a product too

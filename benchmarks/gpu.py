@@ -246,7 +246,7 @@ def neighbours(n=200_000, queries=20_000, k=10):
     gallery, asked = (rng.normal(size=(count, 128)).astype(np.float32) for count in (n, queries))
     found, answers = {}, {}
     for name, device in (("cpu", torch.device("cpu")), ("gpu", torch.device("cuda"))):
-        with mock.patch.object(retrieval, "pick_search_device", lambda device=device: device):
+        with mock.patch.object(retrieval, "pick_device", lambda device=device: device):
 
             def call(name=name):
                 answers[name] = retrieval.top_k(asked, gallery, k)

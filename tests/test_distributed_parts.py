@@ -6,7 +6,8 @@ import torch
 from tiny import tiny_pairs
 
 from astroclip_nb import distributed
-from astroclip_nb.galaxies import alignment, pretrain
+from astroclip_nb.errors import InputError
+from astroclip_nb.galaxies import alignment, features, pretrain
 from astroclip_nb.galaxies.features import CachedBatches, Features
 from astroclip_nb.galaxies.pairs import open_pairs
 
@@ -94,3 +95,10 @@ def test_processes_take_turns_at_validating(monkeypatch):
     assert taken == [[0, 2, 4], [1, 3]]
     total, count = (losses[0] + losses[1]).tolist()
     assert total / count == np.mean(batches)
+
+
+def test_a_batch_of_fewer_galaxies_than_processes_is_refused(monkeypatch):
+    monkeypatch.setattr(features, "n_processes", lambda: 8)
+    assert features.batch_size_for(np.arange(20), 16) == 16
+    with pytest.raises(InputError, match="a batch of 5 galaxies is less than one for each of 8 processes"):
+        features.batch_size_for(np.arange(5), 16)

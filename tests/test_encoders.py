@@ -3,6 +3,7 @@
 import argparse
 import pickle
 
+import numpy as np
 import pytest
 import spender
 import torch
@@ -13,7 +14,7 @@ from astroclip_nb import contrast
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import checkpoints, encoders, images
 from astroclip_nb.galaxies.encoders import PooledNorm, build_spender
-from astroclip_nb.galaxies.pairs import open_pairs
+from astroclip_nb.galaxies.pairs import WAVELENGTH, open_pairs
 
 
 @pytest.fixture(scope="module")
@@ -315,3 +316,22 @@ def test_pooling_first_is_spenders_own_forward_and_backward(small, negative):
 def test_the_gradient_of_pooled_norms_is_that_of_finite_differences():
     x = torch.randn(2, 3, 23, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: PooledNorm.apply(x, 5, 1e-5), x)
+
+
+def test_attention_is_where_a_line_is():
+    """Channels made to attend to what is bright attend to the line, at its wavelength, in all galaxies."""
+    torch.manual_seed(0)
+    encoder = encoders.SpectrumEncoder((4, 4, 8), binning=2).eval()
+    with torch.no_grad():
+        for layer in (encoder.net.conv1, encoder.net.conv2, encoder.net.conv3):
+            layer[0].weight.zero_()
+            layer[0].weight[:, 0, layer[0].kernel_size[0] // 2] = 1
+    flux = torch.zeros(2, 7781)
+    places = [1500, 6000]
+    for row, place in zip(flux, places, strict=True):
+        row[place - 3 : place + 3] = 10
+    wavelength, weights = encoder.attention(flux)
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
+    found = wavelength[weights.argmax(1)]
+    step = wavelength[1] - wavelength[0]
+    assert step == pytest.approx(0.8 * 2 * 55) and (abs(found - WAVELENGTH[places]) <= step / 2 + 2).all()

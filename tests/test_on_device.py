@@ -22,7 +22,7 @@ def pairs(monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU with so many bytes left."""
+    """A GPU with so many bytes left, whatever is brought there."""
     monkeypatch.setattr(on_device, "is_cuda", lambda device: True)
     monkeypatch.setattr(on_device, "wait_for", lambda device: None)
     monkeypatch.setattr(on_device, "BLOCK", 32)
@@ -32,6 +32,7 @@ def gpu(monkeypatch):
 def check(pairs):
     """The rows are those of the file, whether asked for once or twice."""
     for _ in range(2):
+        on_device.hold(pairs, "image", "spectrum", "ivar")
         found = [on_device.read_images(pairs, ROWS), *on_device.read_spectra(pairs, ROWS)]
         for name, tensor in zip(("image", "spectrum", "ivar"), found, strict=True):
             assert tensor.dtype == torch.float32
@@ -40,7 +41,7 @@ def check(pairs):
 
 def test_on_the_cpu_they_are_read_each_time(pairs):
     check(pairs)
-    assert pairs.asked == ["image", "spectrum", "ivar"] * 2
+    assert pairs.asked == ["image", "spectrum", "ivar"] * 2 and not pairs.on_device
 
 
 def test_a_gpu_is_brought_the_whole_once(pairs, gpu):
@@ -51,13 +52,43 @@ def test_a_gpu_is_brought_the_whole_once(pairs, gpu):
     assert pairs.on_device["image"].dtype == torch.float16  # as it is stored
 
 
-def test_what_does_not_fit_is_read_from_the_file(pairs, gpu):
-    """Images take four times the room of spectra here."""
-    gpu(2 * pairs.file["spectrum"].nbytes)
-    assert pairs.file["image"].nbytes > pairs.file["spectrum"].nbytes
+def test_all_together_take_no_more_than_their_share(pairs, monkeypatch, gpu):
+    """Of images, spectra and ivar the first and the last would go beyond it."""
+    spectrum = pairs.file["spectrum"].nbytes
+    assert pairs.file["image"].nbytes > 1.5 * spectrum
+    total = int(1.5 * spectrum / on_device.SHARE)
+
+    def left(device):
+        return total - sum(one.nbytes for one in pairs.on_device.values() if one is not None)
+
+    monkeypatch.setattr(on_device, "memory_left", left)
     check(pairs)
-    assert pairs.asked.count("image") == 2 and pairs.on_device["image"] is None
-    assert pairs.on_device["spectrum"].shape == (len(pairs), 7781)
+    assert {name for name, one in pairs.on_device.items() if one is not None} == {"spectrum"}
+    assert pairs.asked.count("image") == pairs.asked.count("ivar") == 2
+
+
+def test_one_pass_brings_nothing(pairs, gpu):
+    gpu(10**10)
+    on_device.read_images(pairs, ROWS)
+    assert pairs.asked == ["image"] and not pairs.on_device
+
+
+def test_they_stay_no_longer_than_the_file_is_open(gpu):
+    gpu(10**10)
+    with open_pairs(tiny_pairs()) as opened:
+        on_device.hold(opened, "spectrum", "ivar", "none such")
+        assert list(opened.on_device) == ["spectrum", "ivar"]
+    assert not opened.on_device
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_rows_that_are_not_there_are_refused_wherever_the_others_are(pairs, gpu, held):
+    gpu(10**10)
+    if held:
+        on_device.hold(pairs, "image")
+    for rows in ([-1], [len(pairs)]):
+        with pytest.raises(IndexError, match="rows .* of /image"):
+            on_device.read_images(pairs, np.array(rows))
 
 
 def test_inverse_variances_that_a_file_lacks_are_estimated(pairs):

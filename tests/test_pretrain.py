@@ -110,6 +110,14 @@ def test_autoencoder_inputs_keep_the_chi_squared():
     assert (y[:, -1] == 0.2).all()
 
 
+@pytest.mark.parametrize("flux, ivar", [(1.0, np.inf), (1.0, np.nan), (1.0, -2.0), (np.nan, 1.0)])
+def test_bins_that_are_not_valid_weigh_nothing(flux, ivar):
+    spectrum, weight = torch.randn(2, 7781, generator=torch.Generator().manual_seed(0)), torch.ones(2, 7781)
+    spectrum[0, 100], weight[0, 100] = flux, ivar
+    x, y = pretrain.autoencoder_inputs(spectrum, weight, torch.tensor([0.1, 0.2]))
+    assert x[0, 100] == y[0, 100] == 0 and (y[1, :-1] > 0).all() and y.isfinite().all()
+
+
 def test_autoencoder_that_draws_the_truth_is_left_with_noise_alone(monkeypatch):
     """Also where bins of unequal noise, masked ones and clipped ones fall into one binned pixel."""
     truth = (2 + torch.sin(torch.arange(7781) / 900)).repeat(64, 1)
@@ -193,7 +201,7 @@ def test_autoencoder_learns_from_known_redshifts_alone(pairs, tmp_path):
     known = np.arange(len(pairs)) % 2 == 0
     catalogue = {"redshift": np.where(known, pairs.catalogue["redshift"], np.nan)}
     some = SimpleNamespace(
-        path="p.h5", catalogue=catalogue, fingerprint="a", read=pairs.read, has_ivar=pairs.has_ivar
+        path="p.h5", catalogue=catalogue, fingerprint="a", read=pairs.read, has_ivar=pairs.has_ivar, on_device={}
     )
     split = np.array(["train", "train", "validation", "validation"] * len(pairs))[: len(pairs)]
     options = {"small": True, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "seed": 0}

@@ -81,7 +81,7 @@ def test_the_scan_is_pytorchs_topk(pairs, count, width, tile, monkeypatch):
 
 
 def test_where_there_is_a_gpu_it_searches(pairs, monkeypatch):
-    monkeypatch.setattr("astroclip_nb.device.pick_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr("astroclip_nb.retrieval.pick_device", lambda: torch.device("cuda"))
     moved = []
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: moved.append(device.type) or tensor)
     retrieval.scanner(pairs[1], "cosine")

@@ -131,6 +131,22 @@ def test_reconstructions_show_residuals_in_units_of_the_noise(galaxies):
     np.testing.assert_allclose(residual[100:], 2.0)
 
 
+@pytest.mark.parametrize("n", [4, 300])
+def test_attention_is_drawn_where_it_is_by_redshift(n):
+    wavelength, redshift = np.linspace(3600, 9800, 36), np.linspace(0.02, 0.5, n)
+    weights = np.zeros((n, 36))
+    weights[np.arange(n), np.searchsorted(wavelength, 5008.2 * (1 + redshift))] = 1
+    figure = spectrum_figures.attention(wavelength, weights, redshift)
+    assert_readable(figure)
+    axis = figure.axes[0]
+    mean = axis.collections[0].get_array()
+    for k in np.flatnonzero(np.isfinite(mean).all(1)):
+        edges = axis.collections[0].get_coordinates()[k : k + 2, 0, 1]
+        middle = wavelength[np.nanargmax(mean[k])]
+        assert 5008.2 * (1 + edges[0]) - 180 < middle < 5008.2 * (1 + edges[1]) + 360
+    assert {said.get_text() for said in axis.texts} >= {"[O III]", "[O II]"}
+
+
 def test_cluster_spectra_recovers_the_common_spectrum(galaxies):
     labels = np.zeros(N, int)
     labels[-5:] = -1

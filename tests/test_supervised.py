@@ -1,3 +1,5 @@
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 import torch
@@ -98,7 +100,7 @@ def test_no_labels_no_training(problem, tmp_path):
 
 def test_networks_take_what_their_readers_give():
     class File:
-        has_ivar = True
+        has_ivar, on_device = True, MappingProxyType({})
 
         def read(self, name, rows):
             shape = (3, 152, 152) if name == "image" else (7781,)
@@ -118,7 +120,7 @@ def test_image_reader_augments_only_in_training():
     rng = np.random.default_rng(2)
 
     class File:
-        has_ivar = False
+        has_ivar, on_device = False, MappingProxyType({})
 
         def read(self, name, rows):
             return np.random.default_rng(3).random((len(rows), 3, 140, 140)).astype(np.float16)
@@ -134,7 +136,7 @@ def test_masked_bins_of_spectra_without_ivar_are_no_flux():
     flux[:, 2000:5000] = 0
 
     class File:
-        has_ivar = False
+        has_ivar, on_device = False, MappingProxyType({})
 
         def read(self, name, rows):
             return flux[rows]

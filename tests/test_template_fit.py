@@ -198,6 +198,7 @@ class Some:
 
     def __init__(self, flux, ivar=None):
         self.data, self.has_ivar = {"spectrum": flux, "ivar": ivar}, ivar is not None
+        self.on_device = {}
 
     def read(self, name, rows):
         return self.data[name][rows].astype(np.float32)

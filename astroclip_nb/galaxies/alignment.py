@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import mean_over_processes, seeded, share, share_batch_norms, turns
+from ..distributed import mean_over_processes, seeded, share_batch_norms, turns
 from ..embeddings import Embeddings
 from ..errors import InputError
 from ..training_state import save_checkpoint
@@ -23,9 +23,9 @@ from .features import (
     Features,
     batch_size_for,
     cache_features,
+    dealt,
     fixed_batches,
     open_features,
-    shuffled,
 )
 from .inference import fast
 from .pairs import BANDS, WAVELENGTH
@@ -136,11 +136,9 @@ def fresh_batches(pairs, rows, batch_size, seed=0, *, blur=False, two_spectra=Fa
     size = batch_size_for(rows, batch_size)
 
     def batches(epoch):
-        order = shuffled(rows, np.random.default_rng((seed, epoch)))
-        for start in range(0, len(order) - size + 1, size):
-            places = share(np.arange(start, start + size))
-            crops = on_device.read_images(pairs, order[places])
-            flux, ivar = on_device.read_spectra(pairs, order[places])
+        on_device.hold(pairs, "image", "spectrum", "ivar")
+        for places, some in dealt(rows, size, seed, epoch):
+            crops, (flux, ivar) = on_device.read_images(pairs, some), on_device.read_spectra(pairs, some)
             generator = seeded(places, seed, epoch)
             views = images.random_views(crops, generator)
             views = images.blur(views, generator) if blur else views
@@ -209,13 +207,6 @@ def keep_aligned(encoders, heads, pairs, split, run, cached):
     embeddings.save(run.embeddings)
     save_towers(run.weights / "towers", *encoders, heads, pairs=pairs.fingerprint)
     return embeddings
-
-
-def read_ivar(pairs, rows, flux):
-    """Inverse variances (B, 7781) of ``rows``, estimated from the spectra ``flux`` where the file has none."""
-    if pairs.has_ivar:
-        return torch.from_numpy(pairs.read("ivar", rows)).to(flux.device).float()
-    return spectra.estimated_ivar(flux)
 
 
 def central_views(pairs, rows):

@@ -100,18 +100,15 @@ def photometry(pairs, size=512, progress=True):
 
 def coarse_spectra(pairs, size=512, progress=True):
     """Normalised spectra averaged over 8 Angstrom: (N, 778) float32 for a whole `Pairs` file."""
-    import torch
     from tqdm import tqdm
 
-    from .spectra import estimated_ivar, normalise
+    from .on_device import read_spectra
+    from .spectra import normalise
 
-    names = ["spectrum", "ivar"] if pairs.has_ivar else ["spectrum"]
-    blocks = pairs.blocks(names, np.arange(len(pairs)), size)
     coarse = np.empty((len(pairs), len(WAVELENGTH) // COARSE), np.float32)
-    for rows, block in tqdm(blocks, "coarse spectra", -(-len(pairs) // size), disable=not progress):
-        flux = torch.from_numpy(block["spectrum"]).float()
-        ivar = torch.from_numpy(block["ivar"]) if pairs.has_ivar else estimated_ivar(flux)
-        flux = normalise(flux, ivar).numpy()
+    for start in tqdm(range(0, len(pairs), size), "coarse spectra", disable=not progress):
+        rows = np.arange(start, min(start + size, len(pairs)))
+        flux = normalise(*read_spectra(pairs, rows)).cpu().numpy()
         coarse[rows] = flux[:, : coarse.shape[1] * COARSE].reshape(len(rows), -1, COARSE).mean(2)
     return coarse
 

@@ -103,6 +103,8 @@ class PooledNorm(torch.autograd.Function):
 
     The largest of several values stays the largest through a norm. So the maxima are taken first, and most of the
     work is left with a fifth or an eleventh of the values; what training Spender's encoder waits for is the memory.
+    The variance is a difference of means, with errors of 1e-4 where the mean of x is thirty times its deviation; it
+    is nine times, at most, in what spectra make.
     """
 
     @staticmethod
@@ -118,6 +120,7 @@ class PooledNorm(torch.autograd.Function):
         return normed.to(x.dtype)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         x, where, normed, mean, scale = ctx.saved_tensors
         gradient = gradient.to(normed.dtype)
@@ -129,7 +132,9 @@ class PooledNorm(torch.autograd.Function):
 
 
 def keeps_order(block):
-    """Whether norm and activation of a ``block`` of Spender's leave the largest of several values the largest."""
+    """Whether norm and activation of a ``block`` of Spender's leave the largest of several values the largest.
+
+    To know the slopes, the host waits for a GPU here."""
     _, norm, activation = block
     return type(norm) is nn.InstanceNorm1d and not norm.affine and bool((activation.weight >= 0).all())
 

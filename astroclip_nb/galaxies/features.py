@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ..device import autocast, check_precision, pick_device
-from ..distributed import first_then_others, from_first, rank, rounds, share, to_first
+from ..distributed import first_then_others, from_first, n_processes, rank, rounds, share, to_first
 from ..errors import InputError
 from ..paths import need_room
 from . import images, on_device, spectra
@@ -225,13 +225,24 @@ def shuffled(rows, rng, block=256, window=64):
     return np.concatenate([rng.permutation(order[i : i + span]) for i in range(0, len(order), span)])
 
 
+def dealt(rows, size, seed, epoch):
+    """For each batch of ``size`` of one epoch this process's (places in the epoch, rows there)."""
+    order = shuffled(rows, np.random.default_rng((seed, epoch)))
+    for start in range(0, len(order) - size + 1, size):
+        places = share(np.arange(start, start + size))
+        yield places, order[places]
+
+
 def batch_size_for(rows, batch_size):
-    """Galaxies per batch: ``batch_size``, or all of them where there are fewer."""
+    """Galaxies per batch: ``batch_size``, or all of them where there are fewer. InputError for too few of them."""
     if len(rows) < 2:
         raise InputError(f"{len(rows)} galaxies are too few to contrast with each other; give more pairs.")
     if batch_size < 2:
         raise InputError(f"a batch of {batch_size} holds nothing to contrast; give a batch_size of 2 or more.")
-    return min(batch_size, len(rows))
+    size = min(batch_size, len(rows))
+    if size < n_processes():
+        raise InputError(f"a batch of {size} galaxies is less than one for each of {n_processes()} processes.")
+    return size
 
 
 class CachedBatches:

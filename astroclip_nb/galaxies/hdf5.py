@@ -29,9 +29,7 @@ def read_rows(dataset, rows):
     memory map when the rows come from the disk; any other dataset run by run of consecutive rows. Numbers are in
     the processor's byte order, whatever that of the file: PyTorch takes no other.
     """
-    rows = indices(rows)
-    if len(rows) and not 0 <= rows.min() <= rows.max() < len(dataset):
-        raise IndexError(f"rows {rows.min()} to {rows.max()} of {dataset.name}, which has {len(dataset)}")
+    rows = row_numbers(rows, dataset)
     offset, native, file = dataset.id.get_offset(), dataset.dtype.newbyteorder("="), dataset.file
     if offset is not None and file.driver == "sec2":
         found = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
@@ -46,6 +44,14 @@ def read_rows(dataset, rows):
     for begin, end in runs(unique):
         dataset.read_direct(found, np.s_[unique[begin] : unique[end - 1] + 1], np.s_[begin:end])
     return found if np.array_equal(unique, rows) else found[order]
+
+
+def row_numbers(rows, dataset):
+    """`indices` of rows that ``dataset`` has; IndexError for others."""
+    rows = indices(rows)
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(dataset):
+        raise IndexError(f"rows {rows.min()} to {rows.max()} of {dataset.name}, which has {len(dataset)}")
+    return rows
 
 
 def indices(rows):

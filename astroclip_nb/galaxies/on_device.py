@@ -1,6 +1,6 @@
-"""Rows of a pairs file as tensors where networks work on them; on a GPU out of its own memory, if they fit there.
+"""Rows of a pairs file as tensors where networks work on them, out of a GPU's own memory where they are held there.
 
-It trains on galaxies faster than a thread reads them from a file, even from one that the host has in its memory.
+A GPU trains on galaxies faster than a thread reads them from a file, even from one that the host has in its memory.
 """
 
 import numpy as np
@@ -8,8 +8,9 @@ import torch
 
 from ..device import is_cuda, memory_left, pick_device, wait_for
 from . import spectra
+from .hdf5 import row_numbers
 
-SHARE = 0.5  # of the memory left that a dataset may take when it is first asked for; training needs the rest
+SHARE = 0.5  # of a GPU's memory that all datasets held may take; training needs the rest
 BLOCK = 1024  # rows at a time that are brought there
 
 
@@ -25,27 +26,32 @@ def read_spectra(pairs, rows):
 
 
 def _read(pairs, name, rows):
+    device, held = pick_device(), pairs.on_device.get(name)
+    if held is None:
+        return torch.from_numpy(pairs.read(name, rows)).to(device).float()
+    return held[torch.from_numpy(row_numbers(rows, pairs.file[name])).to(device)].float()
+
+
+def hold(pairs, *names):
+    """Bring datasets of ``pairs`` to the GPU, as they are stored and where there is room for them.
+
+    For trainings, which read every row in every epoch. They stay until ``pairs`` is closed as a context manager;
+    without a GPU nothing happens.
+    """
     device = pick_device()
-    if is_cuda(device) and (whole := _whole(pairs, name, device)) is not None:
-        return whole[torch.from_numpy(rows).to(device)].float()
-    return torch.from_numpy(pairs.read(name, rows)).to(device).float()
+    for name in names if is_cuda(device) else ():
+        if name in pairs.file and name not in pairs.on_device:
+            held = sum(one.nbytes for one in pairs.on_device.values() if one is not None)
+            fits = held + pairs.file[name].nbytes <= SHARE * (memory_left(device) + held)
+            pairs.on_device[name] = _brought(pairs, name, device) if fits else None
 
 
-def _whole(pairs, name, device):
-    """The dataset on ``device``, as it is stored, from the first call on; None where there is no room for it."""
-    if name not in pairs.on_device:
-        dataset = pairs.file[name]
-        fits = dataset.size * dataset.dtype.itemsize <= SHARE * memory_left(device)
-        pairs.on_device[name] = _bring(pairs, name, device) if fits else None
-    return pairs.on_device[name]
-
-
-def _bring(pairs, name, device):
+def _brought(pairs, name, device):
     whole = None
     for start in range(0, len(pairs), BLOCK):
         some = torch.from_numpy(pairs.read(name, np.arange(start, min(start + BLOCK, len(pairs)))))
         if whole is None:
             whole = torch.empty((len(pairs), *some.shape[1:]), dtype=some.dtype, device=device)
         whole[start : start + len(some)] = some
-    wait_for(device)  # or another of its streams might read what is still on its way
+    wait_for(device)  # or another of its streams might read what this one has not yet written
     return whole

@@ -50,12 +50,13 @@ class Pairs:
         self.attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in told.items()}
         self.has_ivar = "ivar" in file
         self.image_size = file["image"].shape[-1]
-        self.on_device = {}  # whole datasets on a GPU, by name
+        self.on_device = {}  # whole datasets on a GPU, by name; see the module on_device
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.on_device.clear()
         self.file.close()
 
     def __len__(self):

@@ -17,12 +17,11 @@ from torch import nn
 
 from .. import contrast
 from ..device import pick_device
-from ..distributed import gather, seeded, share, share_batch_norms
+from ..distributed import gather, seeded, share_batch_norms
 from ..errors import InputError
 from . import images, on_device, spectra
-from .alignment import read_ivar
 from .encoders import PUBLISHED_SPECTRUM, SMALL_SPECTRUM, ImageEncoder, SpectrumEncoder
-from .features import PREPROCESSING, batch_size_for, shuffled
+from .features import PREPROCESSING, batch_size_for, dealt
 from .pairs import WAVELENGTH
 
 TEMPERATURE = 0.2  # MoCo v2
@@ -90,10 +89,9 @@ def moco_batches(pairs, rows, batch_size, seed=0, with_blur=True):
     size = batch_size_for(rows, batch_size)
 
     def batches(epoch):
-        order = shuffled(rows, np.random.default_rng((seed, epoch)))
-        for start in range(0, len(order) - size + 1, size):
-            places = share(np.arange(start, start + size))
-            crops = on_device.read_images(pairs, order[places])
+        on_device.hold(pairs, "image")
+        for places, some in dealt(rows, size, seed, epoch):
+            crops = on_device.read_images(pairs, some)
             generator = seeded(places, seed, epoch)
             yield tuple(images.survey_views(crops, generator, with_blur=with_blur) for _ in range(2))
 
@@ -144,8 +142,9 @@ def autoencoder_inputs(spectrum, ivar, redshift):
     where the normalised spectrum is clipped, whose error is not that of the flux.
     """
     x = spectra.normalise(spectrum, ivar)
-    _, sigma = spectra.moments(spectrum, spectra.valid(spectrum, ivar))
-    known = ivar * sigma.square()
+    valid = spectra.valid(spectrum, ivar)
+    _, sigma = spectra.moments(spectrum, valid)
+    known = torch.where(valid, ivar, 0.0) * sigma.square()
     weight = torch.where(x.abs() < spectra.CLIP, known / (1 + MODEL_ERROR**2 * known), 0.0)
     return x, torch.cat([weight, redshift[:, None]], 1)
 
@@ -156,9 +155,8 @@ def autoencoder_batches(pairs, rows, batch_size, seed=0):
     redshift = torch.from_numpy(pairs.catalogue["redshift"]).to(pick_device()).float()
 
     def batches(epoch):
-        order = shuffled(rows, np.random.default_rng((seed, epoch)))
-        for start in range(0, len(order) - size + 1, size):
-            some = share(order[start : start + size])
+        on_device.hold(pairs, "spectrum", "ivar")
+        for _, some in dealt(rows, size, seed, epoch):
             yield autoencoder_inputs(*on_device.read_spectra(pairs, some), redshift[some])
 
     return batches
@@ -206,7 +204,7 @@ def pretrain_spectra(pairs, split, folder, *, small, epochs, batch_size, learnin
     """
     known = pairs.catalogue["redshift"] <= MAX_REDSHIFT  # which no NaN is
     train, validation = (np.flatnonzero((split == name) & known) for name in ("train", "validation"))
-    if len(train) < 2 or not len(validation):
+    if min(len(train), len(validation)) < 2:
         raise InputError(
             f"{pairs.path}: the autoencoder needs redshifts, known for {len(train)} galaxies to train on and "
             f"{len(validation)} to validate on; give them, or an encoder that was trained."
@@ -229,12 +227,11 @@ def pretrain_spectra(pairs, split, folder, *, small, epochs, batch_size, learnin
 @torch.inference_mode()
 def reconstructions(autoencoder, pairs, rows):
     """The autoencoder's pictures of the spectra at ``rows``, in their own units and bins: (N, 7781)."""
-    flux = torch.from_numpy(pairs.read("spectrum", rows)).float()
-    ivar = read_ivar(pairs, rows, flux)
-    redshift = torch.from_numpy(pairs.catalogue["redshift"][rows]).float()
     device = next(autoencoder.parameters()).device
+    flux, ivar = (side.to(device) for side in on_device.read_spectra(pairs, rows))
+    redshift = torch.from_numpy(pairs.catalogue["redshift"][rows]).to(device).float()
     x, _ = autoencoder_inputs(flux, ivar, redshift)
-    drawn = autoencoder.eval().reconstruct(x.to(device), redshift.to(device)).cpu().numpy()
+    drawn = autoencoder.eval().reconstruct(x, redshift).cpu().numpy()
     wavelength = autoencoder.instrument.wave_obs.cpu().numpy()
-    mean, sigma = (side.numpy() for side in spectra.moments(flux, spectra.valid(flux, ivar)))
+    mean, sigma = (side.cpu().numpy() for side in spectra.moments(flux, spectra.valid(flux, ivar)))
     return mean + sigma * np.stack([np.interp(WAVELENGTH, wavelength, model) for model in drawn]).astype("f4")

@@ -86,12 +86,12 @@ def estimated_ivar(spectrum):
     Zero where the flux is not finite or exactly 0, which is how published files fill what was masked, and for a
     spectrum without two valid neighbours.
     """
-    valid = torch.isfinite(spectrum) & (spectrum != 0)
+    known = torch.isfinite(spectrum) & (spectrum != 0)
     steps = (spectrum[:, 1:] - spectrum[:, :-1]).abs()
-    steps = torch.where(valid[:, 1:] & valid[:, :-1], steps, torch.nan)
+    steps = torch.where(known[:, 1:] & known[:, :-1], steps, torch.nan)
     sigma = 1.4826 * steps.nanmedian(1, keepdim=True).values / 2**0.5
-    sigma = torch.maximum(sigma, 1e-8 * _largest(torch.where(valid, spectrum, 0.0)))
-    return torch.where(valid & sigma.isfinite(), (sigma**-2).clamp(max=1e38), 0.0)
+    sigma = torch.maximum(sigma, 1e-8 * _largest(torch.where(known, spectrum, 0.0)))
+    return torch.where(known & sigma.isfinite(), (sigma**-2).clamp(max=1e38), 0.0)
 
 
 def signal_to_noise(spectrum, ivar):
@@ -165,7 +165,7 @@ def degrade(spectrum, ivar, generator):
 
 
 def _smoothed(added, widths):
-    """Noise (N, L) averaged over ``widths`` (N,) bins, one of the CPU, and of the same variance as before."""
+    """Noise (N, L) averaged over ``widths`` (N,) bins, a tensor of the CPU; of equal variance but at the ends."""
     smoothed = torch.empty_like(added)
     for width in widths.unique().tolist():
         rows = (widths == width).nonzero()[:, 0].to(added.device)

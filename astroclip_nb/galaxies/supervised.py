@@ -8,7 +8,7 @@ from torch import nn
 from ..contrast import FitConfig, fit
 from ..errors import InputError
 from ..torchvision_cpu import import_torchvision
-from .alignment import read_ivar
+from . import on_device
 from .features import PREPROCESSING
 from .images import central_crop, random_views, rgb_tensor
 from .properties import Prediction, labelled, scores
@@ -40,7 +40,7 @@ def image_reader(pairs):
     """
 
     def read(rows, generator=None):
-        images = torch.from_numpy(pairs.read("image", rows)).float()
+        images = on_device.read_images(pairs, rows)
         images = central_crop(images) if generator is None else random_views(images, generator)
         return rgb_tensor(F.avg_pool2d(images, 3)).float()
 
@@ -54,8 +54,7 @@ def spectrum_reader(pairs):
     """
 
     def read(rows, generator=None):
-        flux = torch.from_numpy(pairs.read("spectrum", rows)).float()
-        return F.avg_pool1d(normalise(flux, read_ivar(pairs, rows, flux))[:, None], 2)[:, 0]
+        return F.avg_pool1d(normalise(*on_device.read_spectra(pairs, rows))[:, None], 2)[:, 0]
 
     return read
 

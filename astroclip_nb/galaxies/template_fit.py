@@ -11,7 +11,7 @@ import torch
 from scipy.fft import next_fast_len
 
 from ..errors import InputError
-from .alignment import read_ivar
+from . import on_device
 from .pairs import WAVELENGTH
 from .resampling import STEP, overlap, valid
 
@@ -134,8 +134,7 @@ def templates_of(pairs, train_rows, train_redshift, seed=0):
 
 def _read(pairs, rows):
     """Spectra and inverse variances (N, 7781) float32 of ``rows``."""
-    flux = torch.from_numpy(pairs.read("spectrum", rows)).float()
-    return flux.numpy(), read_ivar(pairs, rows, flux).numpy()
+    return [side.cpu().numpy() for side in on_device.read_spectra(pairs, rows)]
 
 
 def predict_redshifts(pairs, train_rows, train_redshift, query_rows, seed=0, progress=True):
