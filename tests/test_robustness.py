@@ -238,3 +238,10 @@ def test_what_training_sees_is_told_as_its_views_are_made():
     assert (steps.abs() > 8).any(1).float().mean() > 0.1, "unmasked outliers"
     assert ((weight > 0).any(1) & (steps.std(1) < 0.7)).float().mean() > 0.05, "correlated noise"
     assert "unmasked outliers of up to 30 σ; one far" in robustness.VIEWS_OF_TRAINING
+
+
+def test_of_real_spectra_those_without_a_redshift_are_told_but_not_scored():
+    told = robustness.real_scores([7, 8, 9], np.array([0.1, np.nan, 0.2]), np.array([0.1, 0.3, 0.32]))
+    assert (told["n"], told["n_with_redshift"], told["within_0.05"]) == (3, 2, 0.5)
+    assert told["galaxies"]["8"]["predicted"] == 0.3 and np.isnan(told["galaxies"]["8"]["catalogue"])
+    assert told["largest_error"] == pytest.approx(0.1)

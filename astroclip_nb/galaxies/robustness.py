@@ -4,7 +4,7 @@ import numpy as np
 
 from ..errors import InputError
 from .pairs import WAVELENGTH
-from .properties import CATASTROPHIC, labelled, scores
+from .properties import CATASTROPHIC, knn_predict, labelled, scores
 from .resampling import STEP, overlap, resample, weighted_mean
 
 DESI_FWHM = 1.65  # A, of a line that has no width of its own; much the same from 3600 to 9824 A
@@ -15,6 +15,33 @@ VIEWS_OF_TRAINING = (  # what `spectra.degrade` does, and which of `DAMAGES` it 
     "The views of training have missing arms, masked ranges, tilts, white and correlated noise, and unmasked "
     "outliers of up to 30 σ; one far beyond, other pixels and a lower resolution they never have."
 )
+
+
+def predictor(spectrum_encoder, heads, gallery, k):
+    """A function from spectra and ivar (N, 7781) to redshifts (N,), by the ``k`` nearest spectra of ``gallery``,
+    Embeddings of known redshift."""
+    from .alignment import embed_spectra
+
+    def predict(flux, ivar):
+        vectors = embed_spectra(spectrum_encoder, heads, flux, ivar)
+        return knn_predict(gallery.spectrum, gallery.catalogue["redshift"], vectors, min(k, len(gallery)))
+
+    return predict
+
+
+def real_scores(targetid, redshift, predicted):
+    """What is told of real spectra: `error_summary` of those of known ``redshift`` (N,), NaN where unknown, their
+    numbers, and both redshifts of each galaxy."""
+    known = np.isfinite(redshift)
+    return {
+        **error_summary(redshift_errors(redshift, predicted)[known]),
+        "n": len(known),
+        "n_with_redshift": int(known.sum()),
+        "galaxies": {
+            str(name): {"catalogue": float(z), "predicted": float(p)}
+            for name, z, p in zip(targetid, redshift, predicted, strict=True)
+        },
+    }
 
 
 def errors_with_noise(flux, ivar, redshift, predict, levels, draws=8, seed=0):
