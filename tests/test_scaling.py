@@ -247,6 +247,10 @@ def test_the_page_and_the_readme_tell_what_the_gpu_was_measured_to_do(scaling):
     tuned = trained["tune both, two views of spectra"]
     for count in (16, 64, 512):
         assert f"{round(tuned[f'batches_of_{count}_at_once_per_s'], -2):,.0f}" in text
+    made, shares = "batches_of_64_at_once_per_s", []
+    for name in ("tune both, two views of spectra", "MoCo v2", "autoencoder"):
+        shares.append(f"{trained[name]['per_s_same_batch'] / trained[name][made]:.1f}")
+    assert "training on it**: {} times in tuning, {} in MoCo, {} in the autoencoder.".format(*shares) in text
     assert f"{round(gpu['heads_per_s']['bf16'], -3):,.0f} pairs/s" in text
     assert f"takes {job['cache']:.1f} min, 80 epochs of the heads {job['heads']:.1f} min" in text
     found = gpu["top_10_of_200000_per_s"]
@@ -254,3 +258,15 @@ def test_the_page_and_the_readme_tell_what_the_gpu_was_measured_to_do(scaling):
     assert found["the same answers"]
     told = " ".join((REPOSITORY / "benchmarks" / "SPEED.md").read_text().split())
     assert f"the same job takes {sum(job.values()):.1f} minutes" in told
+
+
+def test_the_page_begins_with_rows_of_its_table(scaling):
+    text = scaling.PAGE.read_text()
+    hours = {}
+    for line in text.splitlines():
+        match [cell.strip() for cell in line.strip("|").split("|")]:
+            case ["Embed images" | "Embed spectra" as job, _, _, one, *_]:
+                hours.setdefault(job, []).append(one[:-2])
+    images, spectra = hours["Embed images"], hours["Embed spectra"]
+    told = "galaxies in {}, of 41 million in {}, of a billion in {}, and their spectra in {}, {} and {}."
+    assert told.format(*images, *spectra) in " ".join(text.split())
