@@ -267,6 +267,6 @@ def test_the_page_begins_with_rows_of_its_table(scaling):
         match [cell.strip() for cell in line.strip("|").split("|")]:
             case ["Embed images" | "Embed spectra" as job, _, _, one, *_]:
                 hours.setdefault(job, []).append(one[:-2])
-    images, spectra = hours["Embed images"], hours["Embed spectra"]
+    images, spectra = hours["Embed images"][:3], hours["Embed spectra"][:3]  # another table follows
     told = "galaxies in {}, of 41 million in {}, of a billion in {}, and their spectra in {}, {} and {}."
     assert told.format(*images, *spectra) in " ".join(text.split())
