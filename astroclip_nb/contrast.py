@@ -4,7 +4,6 @@ Shared by AstroCLIP and HubbleCLIP. A *tower* is any module that maps its input 
 ``TwoTower`` normalises the outputs of a pair of them to unit length, so that a dot product is a cosine.
 """
 
-import json
 import math
 import time
 import warnings
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from .device import ahead, autocast, pick_device
 from .distributed import average_gradients, first_then_others, gather, mean_over_processes, rank
 from .errors import InputError
-from .paths import replacing
+from .paths import write_json
 from .training_state import load_state, save_checkpoint, weights_digest, write_history
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "prelu": nn.PReLU}
@@ -293,8 +292,7 @@ def fit(model, batches, validate, config: FitConfig, folder, *, data_id="", prog
     if rank() == 0:
         write_history(history, folder / "metrics.csv")  # of a run gone back to there is another's
         save_checkpoint(best, folder / "best.pt")
-        with replacing(folder / "config.json") as temporary:
-            temporary.write_text(json.dumps(identity, indent=2) + "\n")
+        write_json(folder / "config.json", identity)
     model.load_state_dict(best)
     model.eval()
     return history

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .errors import InputError
-from .paths import data_folder, replacing
+from .paths import data_folder, write_json
 
 CHUNK = 1 << 16  # bytes; a broken connection loses the chunk it was in
 _COPY = "https://huggingface.co/datasets/mhsotoudeh/astroclip"
@@ -133,8 +133,7 @@ def _fetch_file(published, file, folder, progress):
                 f"{url}: SHA-256 begins {hashes[file][:8]}, expected {published.sha256}; the file was removed, "
                 "try again later."
             )
-        with replacing(kept) as temporary:
-            temporary.write_text(json.dumps(_read_hashes(kept) | hashes, indent=1, sort_keys=True) + "\n")
+        write_json(kept, dict(sorted((_read_hashes(kept) | hashes).items())))
     return path, hashes[file]
 
 

@@ -5,6 +5,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -115,3 +116,9 @@ def replacing(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Write ``content`` as JSON for people to read, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")

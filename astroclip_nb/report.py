@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .errors import InputError
-from .paths import NOTEBOOKS, REPORT_NOTEBOOK, REPOSITORY, RunFolder, replacing
+from .paths import NOTEBOOKS, REPORT_NOTEBOOK, REPOSITORY, RunFolder, replacing, write_json
 
 TOLD_VERSIONS = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "umap-learn", "spender")
 
@@ -45,8 +45,7 @@ def record(run, notebook, metrics, parameters=None, data=None, towers=None, enco
     told |= {"towers": towers, "encoders": encoders, "run": run.path.name, "commit": _commit()}
     everything = _read(run.metrics) if run.metrics.exists() else {}
     everything |= {notebook: _plain(told), "provenance": provenance()}
-    with replacing(run.metrics) as temporary:
-        temporary.write_text(json.dumps(dict(sorted(everything.items())), indent=1) + "\n")
+    write_json(run.metrics, dict(sorted(everything.items())))
 
 
 def _declared(notebook, values):

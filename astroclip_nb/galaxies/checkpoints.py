@@ -15,7 +15,7 @@ import torch
 
 from ..errors import InputError
 from ..hashes import sha256_of
-from ..paths import SHIPPED_WEIGHTS, replacing
+from ..paths import SHIPPED_WEIGHTS, write_json
 from ..training_state import save_checkpoint
 from .encoders import PUBLISHED_IMAGE, PUBLISHED_SPECTRUM, ImageEncoder, SpectrumEncoder
 
@@ -142,8 +142,7 @@ def save_encoder(encoder, path, *, half=False, **provenance):
     beside.unlink(missing_ok=True)  # interrupted, the new weights would fail the old hash
     save_checkpoint(content, path)
     record = {"kind": kind, **encoder.config, "sha256": sha256_of(path), **provenance}
-    with replacing(beside) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(beside, record)
 
 
 def save_head(state, path):

@@ -29,7 +29,7 @@ import h5py
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..paths import alone_in, replacing
+from ..paths import alone_in, write_json
 from ..processes import cores
 from .alignment import load_towers, towers_fingerprint
 from .survey_shards import (
@@ -202,8 +202,7 @@ def _write_manifest(out, finished, problems):
             identity, galaxies = json.loads(file.attrs["identity"]), len(file["targetid"])
         shards.append({"path": str(path), "embeddings": output.name, "galaxies": galaxies, **identity})
     failed = [{"path": str(path), "problem": problem} for path, problem in problems.items()]
-    with replacing(out / "manifest.json") as temporary:
-        temporary.write_text(json.dumps({"shards": shards, "failed": failed}, indent=1) + "\n")
+    write_json(out / "manifest.json", {"shards": shards, "failed": failed})
 
 
 def main(arguments=None):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..hashes import sha256_of
-from ..paths import replacing
+from ..paths import write_json
 
 MANIFEST = "manifest.json"
 BATCH = 500  # observations in one question for their products: MAST times out on thousands
@@ -83,8 +83,7 @@ def fetch_proposal(archive, proposal_id, folder, max_images, seed, pause):
         hashes[path.name] = {"uri": uri, "sha256": sha256_of(path)}
     if not failures:
         manifest = {"proposal_id": int(proposal_id), **choice, "files": hashes}
-        with replacing(folder / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+        write_json(folder / MANIFEST, manifest)
     return failures
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..device import pick_device
 from ..errors import InputError
-from ..paths import RunFolder, replacing
+from ..paths import RunFolder, write_json
 from ..splits import SPLITS
 from ..training_state import read_saved
 from .observations import Observations
@@ -97,8 +97,7 @@ class HubbleRun:
             if path := content["settings"][name]:
                 content["settings"][name] = str(Path(path).absolute())
         content |= {"data": self.observations.fingerprint}
-        with replacing(self.folder / "settings.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(self.folder / "settings.json", content)
 
     def model(self, name, variant):
         """The trained model of a variant, in eval mode. Raises InputError where its weights are not there."""
