@@ -114,9 +114,9 @@ def predict_damaged(flux, ivar, redshift, predict, seed=0):
     return found
 
 
-def errors_damaged(*spectra_and_predictor):
+def errors_damaged(flux, ivar, redshift, predict, seed=0):
     """The `error_summary` of redshifts under each of `DAMAGES`; arguments as of `predict_damaged`."""
-    damaged = predict_damaged(*spectra_and_predictor)
+    damaged = predict_damaged(flux, ivar, redshift, predict, seed)
     return {name: error_summary(redshift_errors(*pair)) for name, pair in damaged.items()}
 
 

@@ -86,13 +86,14 @@ class Regressor(nn.Module):
 
 
 def train_regressor(
-    make_net, read, targets, split, folder, *, epochs=10, batch_size=128, learning_rate=2e-3, seed=0, **options
-):
+    make_net, read, targets, split, folder, *, epochs=10, batch_size=128, learning_rate=2e-3, precision="fp32",
+    seed=0, **options,
+):  # fmt: skip
     """Train ``make_net(P)`` to predict ``targets`` (N, P), NaN where unknown, on the training split.
 
     read(rows, generator) : the network's input for file rows, augmented where a generator is given.
-    AdamW with a warm-up and a cosine; the epoch of least validation loss is kept. ``options`` (precision,
-    progress, data_id, label) go to `contrast.fit`, which writes ``folder``. Returns the `Regressor`.
+    AdamW with a warm-up and a cosine; the epoch of least validation loss is kept. ``options`` (progress,
+    data_id, label) go to `contrast.fit`, which writes ``folder``. Returns the `Regressor`.
     """
     targets = np.asarray(targets, np.float64)
     any_label = np.isfinite(targets).any(1)
@@ -129,7 +130,7 @@ def train_regressor(
         schedule="cosine",
         warmup_steps=steps,
         total_steps=epochs * steps,
-        precision=options.pop("precision", "fp32"),
+        precision=precision,
         seed=seed,
     )
     fit(model, batches, validate, config, folder, **options)

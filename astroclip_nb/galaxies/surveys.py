@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from .fits_files import columns_of, data_of, integers, numbers, open_fits
 from .pairs import BANDS, EXTINCTION, IMAGE_SIZE, PIXEL_SCALE, WAVELENGTH, create_pairs
-from .resampling import combine, on_grid, overlap, resample
+from .resampling import combine, on_grid, overlap, resample, valid
 
 ARMS = ("B", "R", "Z")
 MAGNITUDES = {  # column -> the flux in FIBERMAP, and its band
@@ -239,10 +239,11 @@ def _as_columns(spectra):
         elif np.ma.is_masked(values):
             raise InputError(f"{name!r} has masked {values.dtype} values; fill them.")
         columns[name] = np.char.encode(values.data) if values.dtype.kind == "U" else np.asarray(values)
-    if (empty := ~(np.isfinite(columns["spectrum"]) & (columns["ivar"] > 0)).any(1)).any():
+    known = valid(columns["spectrum"], columns["ivar"])
+    if (empty := ~known.any(1)).any():
         raise InputError(f"the spectrum of TARGETID {columns['targetid'][empty][0]} has no valid bin; drop it.")
     for name in ("spectrum", "ivar"):  # what is masked need not be finite
-        columns[name] = np.where(columns["ivar"] > 0, columns[name], 0)
+        columns[name] = np.where(known, columns[name], 0)
     return columns
 
 
