@@ -154,3 +154,17 @@ def test_geometry_of_known_shapes():
     apart = probes.geometry(np.tile([1.0, 0], (9, 1)) + 1e-6 * np.eye(9, 2), np.tile([0, 1.0], (9, 1)))
     assert apart["alignment"] == pytest.approx(2, abs=1e-4)
     assert apart["modality_gap"] == pytest.approx(np.sqrt(2), abs=1e-4)
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_attention_that_follows_a_line_stands_out_at_rest(follows):
+    """At 5008 A, in three of 36 places ten times as high as elsewhere; one that does not gives 1."""
+    rng = np.random.default_rng(0)
+    wavelength, redshift = np.linspace(3600, 9800, 36), rng.uniform(0.02, 0.5, 400)
+    near = np.abs(wavelength - 5008.2 * (1 + (redshift if follows else rng.permutation(redshift))[:, None])) < 250
+    weights = np.where(near, 10.0, 1.0)
+    found = probes.attended_at_rest(wavelength, weights / weights.sum(1, keepdims=True), redshift)
+    if follows:
+        assert abs(found["wavelength"] - 5008.2) <= 100 and found["ratio"] > 2
+    else:
+        assert found["ratio"] < 1.25
