@@ -83,24 +83,24 @@ class Generators:
         self.rows = rows
 
 
-def draw(kind, shape, generator):
-    """Random numbers of ``shape`` (N, ...) on the CPU; ``kind`` is torch.rand, torch.randn or the like.
+def _parts(generator, n):
+    """(generator, rows) of each part: one of all ``n`` rows, but of `Generators`, whose rows together are n."""
+    return generator.rows.items() if isinstance(generator, Generators) else [(generator, n)]
 
-    From `Generators` as many rows as all their parts have, which N has to be.
-    """
+
+def draw(kind, shape, generator):
+    """Random numbers of ``shape`` (N, ...) on the CPU; ``kind`` is torch.rand, torch.randn or the like."""
     import torch
 
-    if isinstance(generator, Generators):
-        return torch.cat([kind((rows, *shape[1:]), generator=own) for own, rows in generator.rows.items()])
-    return kind(shape, generator=generator)
+    n, *rest = shape
+    return torch.cat([kind((rows, *rest), generator=own) for own, rows in _parts(generator, n)])
 
 
 def draw_one(n, generator):
     """One number in [0, 1) that all ``n`` rows share, of `Generators` those of each part: (n,) on the CPU."""
     import torch
 
-    parts = generator.rows.items() if isinstance(generator, Generators) else [(generator, n)]
-    return torch.cat([torch.rand((), generator=own).expand(rows) for own, rows in parts])
+    return torch.cat([torch.rand((), generator=own).expand(rows) for own, rows in _parts(generator, n)])
 
 
 def noise(shape, device, generator):
