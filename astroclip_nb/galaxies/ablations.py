@@ -9,7 +9,7 @@ from .. import retrieval
 from ..contrast import FitConfig, best_epoch, cosine_config
 from ..errors import InputError
 from . import alignment, encoders, properties
-from .features import Features, batch_size_for, cache_features
+from .features import Features, batch_size_for, cache_features, n_batches
 
 
 @dataclass(frozen=True)
@@ -164,12 +164,11 @@ def run_size(
     heads = alignment.make_heads(*(tower.n_features for tower in towers), seed=seed)
     thinned, epochs = _thinned(split, wanted.train_fraction, seed), epochs * round(1 / wanted.train_fraction)
     train = np.flatnonzero(thinned == "train")
-    steps_each = len(train) // batch_size_for(train, batch_size)
     history = alignment.align_fresh(
         alignment.whole_towers(*towers, heads, finetune=True),
         pairs,
         thinned,
-        cosine_config(epochs, steps_each, learning_rate, 1e-2, precision, seed),
+        cosine_config(epochs, n_batches(train, batch_size), learning_rate, 1e-2, precision, seed),
         folder,
         batch_size=batch_size,
         label=size,
@@ -183,7 +182,7 @@ def run_size(
     return _scored(embeddings, quantities, n_neighbours, best_epoch(history)) | {
         "n_parameters": n_parameters,
         "n_train": len(train),
-        "steps": epochs * steps_each,
+        "steps": epochs * n_batches(train, batch_size),
     }
 
 

@@ -25,6 +25,7 @@ from .features import (
     cache_features,
     dealt,
     fixed_batches,
+    n_batches,
     open_features,
 )
 from .inference import fast
@@ -181,8 +182,7 @@ def align_encoders(
     start_image_head(heads, run.weights / "image_head.pt")
     config = contrast.FitConfig(epochs, learning_rate, precision=precision, seed=seed)
     if finetune:
-        train = np.flatnonzero(split == "train")
-        steps = len(train) // batch_size_for(train, batch_size)
+        steps = n_batches(np.flatnonzero(split == "train"), batch_size)
         config = contrast.cosine_config(epochs, steps, learning_rate, 1e-2, precision, seed)
     folder = run.weights / "alignment"
     if fresh or finetune:

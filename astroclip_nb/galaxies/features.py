@@ -245,6 +245,11 @@ def batch_size_for(rows, batch_size):
     return size
 
 
+def n_batches(rows, batch_size):
+    """How many whole batches ``rows`` make, the steps of an epoch. InputError as of ``batch_size_for``."""
+    return len(rows) // batch_size_for(rows, batch_size)
+
+
 class CachedBatches:
     """Batches of cached features for ``fit``: each galaxy once in an epoch, or ``passes`` times, in a random view.
 

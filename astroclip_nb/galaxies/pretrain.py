@@ -21,7 +21,7 @@ from ..distributed import gather, seeded, share_batch_norms
 from ..errors import InputError
 from . import images, on_device, spectra
 from .encoders import PUBLISHED_SPECTRUM, SMALL_SPECTRUM, ImageEncoder, SpectrumEncoder
-from .features import PREPROCESSING, batch_size_for, dealt
+from .features import PREPROCESSING, batch_size_for, dealt, n_batches
 from .pairs import WAVELENGTH
 
 TEMPERATURE = 0.2  # MoCo v2
@@ -187,7 +187,7 @@ def pretrain_images(
     torch.manual_seed(seed)
     encoder = ImageEncoder(resnet, binning=binning)
     batches, held_out = (moco_batches(pairs, rows, batch_size, seed, blur) for rows in (train, validation))
-    steps = len(train) // batch_size_for(train, batch_size)
+    steps = n_batches(train, batch_size)
     history = pretrain(
         share_batch_norms(MoCo(encoder)), batches, lambda: held_out(0),
         contrast.cosine_config(epochs, steps, learning_rate, WEIGHT_DECAY, precision, seed), folder,
@@ -213,7 +213,7 @@ def pretrain_spectra(pairs, split, folder, *, small, epochs, batch_size, learnin
     config = SMALL_SPECTRUM if small else PUBLISHED_SPECTRUM | {"attended_wavelengths": True}
     model = SpectrumAutoencoder(SpectrumEncoder(**config))
     batches, held_out = (autoencoder_batches(pairs, rows, batch_size, seed) for rows in (train, validation))
-    steps = len(train) // batch_size_for(train, batch_size)
+    steps = n_batches(train, batch_size)
     redshifts = np.nansum(pairs.catalogue["redshift"])
     history = pretrain(
         model, batches, lambda: held_out(0),
