@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from astroclip_nb import contrast, distributed, retrieval
+from astroclip_nb import contrast, retrieval
 from astroclip_nb.errors import InputError
 from astroclip_nb.galaxies import alignment, encoders, images, on_device, pretrain, spectra
 from astroclip_nb.galaxies.features import CachedBatches, Features, cache_features
@@ -33,7 +33,6 @@ from .towers import published_encoders, train_heads
 HERE = Path(__file__).resolve().parent
 EPOCHS, TRAIN, HELD_OUT = 80, 178_000, 178_000 / 9  # of the reproduction, as in ``bench``, which hides the GPU
 GALAXIES, BATCH, HEAD_EPOCHS = 4096, 512, 2  # galaxies trained on; per step; epochs of the heads that are timed
-TOGETHER = (16, 64, BATCH)  # galaxies whose views are drawn at once
 PEAK = 8192  # rows of the matrices whose product tells what the GPU can do
 
 
@@ -166,10 +165,7 @@ def trainings(pairs):
             found[name]["per_s_same_batch"] = rate(
                 _epoch(model, lambda _, one=one: [one] * 4), repeats=2, warm_up=1
             )
-            for count in TOGETHER:
-                with mock.patch.object(distributed, "DRAWN_TOGETHER", count):
-                    made = rate(lambda b=batches: sum(len(x) for x, _ in b(1)), 1, 1)
-                found[name][f"batches_of_{count}_at_once_per_s"] = made
+            found[name]["batches_per_s"] = rate(lambda b=batches: sum(len(x) for x, _ in b(1)), 1, 1)
         except (RuntimeError, InputError) as error:
             found[name] = {"error": str(error)[:300]}
         print(name, json.dumps(found[name]), flush=True)
@@ -230,7 +226,8 @@ def heads(folder, n=TRAIN):
 
 
 def caching(pairs, folder):
-    """Galaxies per second of ``cache_features``: four views and the plain one of both sides."""
+    """Galaxies per second of ``cache_features``: four views and the plain one of both sides, read from the file."""
+    pairs.on_device.clear()  # what trainings hold there
     image, spectrum = published_encoders()
     found = {}
     for precision in ("bf16", "fp32", "bf16"):  # the first time, cuDNN chooses its kernels
