@@ -41,6 +41,15 @@ def multiplies_bf16():
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
+def _is_fast_in_bf16(device):
+    """Whether ``device`` has instructions for bfloat16; PyTorch emulates them on a GPU that has none."""
+    import torch
+
+    if is_cuda(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type != "cpu" or multiplies_bf16()
+
+
 @contextlib.contextmanager
 def full_float32():
     """A context in which products of float32 are not rounded to TF32 or bfloat16, whatever was asked for before."""
@@ -63,14 +72,30 @@ def check_precision(precision):
 def autocast(device, precision):
     """A context in which ``device`` computes at ``precision``, "fp32" or "bf16".
 
-    The latter is a wish: processors without instructions for bfloat16 take ten to thirty times as long with it as
-    with float32, and stay there.
+    The latter is a wish: without instructions for bfloat16 processors take ten to thirty times as long with it as
+    with float32, and GPUs before Ampere have no convolutions in it; they stay in float32.
     """
     import torch
 
     check_precision(precision)
-    in_bf16 = precision == "bf16" and (device.type != "cpu" or multiplies_bf16())
+    in_bf16 = precision == "bf16" and _is_fast_in_bf16(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16)
+
+
+def bring(tensor, device):
+    """A ``tensor`` of the host on ``device``; a GPU copies it when it has come to it, and nobody waits."""
+    if is_cuda(device):
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@functools.cache
+def constant(values, device):
+    """A tuple of numbers as a float32 tensor that stays on ``device``."""
+    import torch
+
+    with torch.inference_mode(False):  # or what trains later could not use it
+        return torch.tensor(values, device=device)
 
 
 class Generators:
@@ -125,7 +150,7 @@ def _second_stream(device):
     """One for all epochs: memory that was used in one stream is not used again in another."""
     import torch
 
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device, priority=-1)  # its kernels are small, and do not queue behind a whole step
 
 
 def ahead(batches, device):

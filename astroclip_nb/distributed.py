@@ -6,6 +6,8 @@ statistics of batch norms: the result is that of one process with the whole batc
 
 import itertools
 import os
+import sys
+import traceback
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -15,8 +17,9 @@ import torch.distributed as dist
 from torch import nn
 
 from .device import Generators, pick_device
+from .errors import InputError
 
-PATIENCE = timedelta(days=1)  # with processes that read or encode more slowly; a crash ends all at once
+PATIENCE = timedelta(days=1)  # with processes that read or encode more slowly; one that fails ends all at once
 DRAWN_TOGETHER = 64  # galaxies whose views come from one seed, whichever process makes them
 
 
@@ -53,8 +56,25 @@ def processes():
     dist.init_process_group("gloo" if gpu is None else "nccl", timeout=PATIENCE, device_id=gpu)
     try:
         yield
+    except BaseException as error:
+        if gpu is not None:
+            _end_at_once(error)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _end_at_once(error):
+    """Tell the error and end this process without leaving the others properly, so that torchrun ends them.
+
+    To leave them nccl waits for what they have begun, and they wait for this one.
+    """
+    if isinstance(error, (InputError, OSError)):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 @contextmanager
@@ -118,12 +138,14 @@ def average_gradients(parameters):
     ``gather`` sums what flows back to a process from all of them. So the mean is the gradient that one process with
     the whole batch would have, of a loss that all compute alike or of the mean of the losses of their own rows.
     """
-    if not started():
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not started() or not gradients:
         return
-    for parameter in parameters:
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= dist.get_world_size()
+    together = torch.cat([gradient.reshape(-1) for gradient in gradients])  # one call waits once
+    dist.all_reduce(together)
+    together /= dist.get_world_size()
+    for gradient, part in zip(gradients, together.split([each.numel() for each in gradients]), strict=True):
+        gradient.copy_(part.view(gradient.shape))
 
 
 def turns(batches):
@@ -172,7 +194,8 @@ class SharedBatchNorm(nn.BatchNorm2d):
     def forward(self, x):
         if not (self.training and started()):
             return super().forward(x)
-        variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
+        wide = x.float()  # once: each use of it keeps it for the way back
+        variance, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
         means, variances = gather(torch.stack([mean, variance])[None]).unbind(1)  # (processes, C) each
         mean = means.mean(0)
         variance = variances.mean(0) + (means - mean).square().mean(0)
@@ -183,7 +206,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
-        return torch.addcmul(shift[:, None, None], x, scale[:, None, None]).to(x.dtype)
+        return torch.addcmul(shift[:, None, None], wide, scale[:, None, None]).to(x.dtype)
 
 
 def share_batch_norms(model):

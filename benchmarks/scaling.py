@@ -37,8 +37,8 @@ HEADS_FLOP = 19.4e6  # forward and backward of a pair
 @dataclass(frozen=True)
 class Together:
     """What a step has beside that of one GPU where several train: bytes of gradients, calls that wait for all GPUs
-    (an all-reduce per tensor of weights; a gather per batch norm and another for its gradient), and contrasts, each
-    of two sides; ``batch`` is the most that all GPUs together may have."""
+    (one for all gradients, the others for batch norms and contrasts, forth and back), and contrasts, each of two
+    sides; ``batch`` is the most that all GPUs together may have."""
 
     gradients: float
     calls: int
@@ -69,10 +69,10 @@ class Written:
         return {"W": count * self.size / COLLECTED}
 
 
-HEADS = Together(18.4e6, 19, 1, EPOCHS)
-MOCO = Together(112e6, 325, 0, batch=MOCO_BATCH)
-AUTOENCODER = Together(62e6, 38, 0)
-TUNING = Together(125e6, 297, 2)  # contrast across and, between two views, within spectra
+HEADS = Together(18.4e6, 7, 1, EPOCHS)
+MOCO = Together(112e6, 163, 0, batch=MOCO_BATCH)
+AUTOENCODER = Together(62e6, 3, 0)
+TUNING = Together(125e6, 119, 2)  # contrast across and, between two views, within spectra
 
 
 def matrix_flop(own, everything):
@@ -111,9 +111,7 @@ def jobs(rates, host, worker, gpu):
     worker of the survey per galaxy, small towers, fp32; gpu : what ``benchmarks.gpu`` wrote.
     """
     image, spectrum = 1 / rates["Image encoder, published, bf16"], 1 / rates["Spectrum encoder, published, bf16"]
-    view, plain, degraded = (
-        1 / host[name] for name in ("random view", "normalised spectrum", "degraded spectrum")
-    )
+    view, plain, degraded = (1 / host[name] for name in ("random view", "normalised spectrum", "degraded spectrum"))
     caching = IMAGE_VIEWS * view + plain + SPECTRUM_VIEWS * degraded  # an image is stretched in its encoder
     gpu_image = 1 / gpu["encoders_per_s"]["image"]["autocast, channels last"]["per_s"]
     gpu_spectrum = 1 / gpu["encoders_per_s"]["spectrum"]["autocast"]["per_s"]

@@ -83,8 +83,17 @@ def test_bf16_is_a_wish_that_processors_without_its_instructions_do_not_grant(mo
     for precision, expected in (("fp32", False), ("bf16", has_instructions)):
         with device.autocast(torch.device("cpu"), precision):
             assert (layer(x).dtype == torch.bfloat16) == expected
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_a_gpu_that_only_emulates_bf16_stays_in_float32(monkeypatch, has_instructions):
+    """As those before Ampere, for which PyTorch by default says that it is supported."""
     monkeypatch.setattr(torch, "autocast", lambda *_, enabled: enabled)
-    assert device.autocast(torch.device("cuda"), "bf16")
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_instructions or including_emulation
+    )
+    assert device.autocast(torch.device("cuda"), "bf16") == has_instructions
+    assert not device.autocast(torch.device("cuda"), "fp32")
 
 
 def _made(count):
@@ -131,7 +140,7 @@ def test_batches_of_a_gpu_are_made_in_one_stream_and_by_a_thread_on_it(monkeypat
             yield OnSecondGPU(), OnSecondGPU()
 
     cuda = SimpleNamespace(
-        Stream=Stream,
+        Stream=lambda device, priority: Stream(device),
         stream=lambda stream: contextlib.nullcontext(),
         set_device=lambda device: setattr(on, "device", device),
         current_stream=lambda device: type("S", (str,), {"wait_event": lambda *_: None})("own"),

@@ -1,5 +1,8 @@
 """What each of several processes takes as its part, told in one process."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +38,39 @@ def test_a_process_of_a_second_node_joins_with_its_own_gpu(gpus, monkeypatch):
     with distributed.processes():
         pass
     assert (chosen, joined) == (([1], [("nccl", 1)]) if gpus else ([], [("gloo", None)]))
+
+
+FAILING = """
+import os, sys, torch
+from astroclip_nb import distributed, errors
+
+os.environ |= {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+torch.cuda.is_available, torch.cuda.set_device = lambda: sys.argv[1] == "nccl", lambda gpu: None
+distributed.dist.init_process_group = lambda *_, **__: None
+distributed.dist.destroy_process_group = lambda: print("left properly", flush=True)
+told, unforeseen = errors.InputError("too few galaxies"), ZeroDivisionError("by zero")
+try:
+    with distributed.processes():
+        raise told if sys.argv[2] == "told" else unforeseen
+except errors.InputError:
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "said"),
+    [
+        ("nccl", "told", "error: too few galaxies"),
+        ("nccl", "unforeseen", "ZeroDivisionError: by zero"),
+        ("gloo", "told", ""),
+    ],
+)
+def test_a_process_that_fails_on_a_gpu_does_not_wait_for_the_others(backend, kind, said):
+    """nccl would, and they for it; of gloo the caller gets the error."""
+    command = [sys.executable, "-c", FAILING, backend, kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == (1 if said else 0) and (done.stderr.strip().split("\n")[-1] == said or not said)
+    assert done.stdout == ("" if said else "left properly\nwent on\n")
 
 
 BATCHES = {

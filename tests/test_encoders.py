@@ -318,7 +318,16 @@ def test_the_gradient_of_pooled_norms_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(lambda x: PooledNorm.apply(x, 5, 1e-5), x)
 
 
-def test_attention_is_where_a_line_is():
+def test_attended_wavelengths_are_not_rounded_in_bf16(monkeypatch):
+    encoder = encoders.SpectrumEncoder((4, 4, 8), attended_wavelengths=True).eval()
+    attention = torch.rand(3, 4, 142).softmax(-1)
+    monkeypatch.setattr(encoder, "_attend", lambda _: (torch.zeros_like(attention), attention))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = encoder(None)[:, 4:]
+    torch.testing.assert_close(found, attention @ torch.linspace(-2, 2, 142), rtol=0, atol=1e-6)
+
+
+def test_attention_is_where_a_line_is(monkeypatch):
     """Channels made to attend to what is bright attend to the line, at its wavelength, in all galaxies."""
     torch.manual_seed(0)
     encoder = encoders.SpectrumEncoder((4, 4, 8), binning=2).eval()
@@ -330,6 +339,7 @@ def test_attention_is_where_a_line_is():
     places = [1500, 6000]
     for row, place in zip(flux, places, strict=True):
         row[place - 3 : place + 3] = 10
+    monkeypatch.setattr(encoders, "AT_ONCE", 1)
     wavelength, weights = encoder.attention(flux)
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
     found = wavelength[weights.argmax(1)]

@@ -55,7 +55,7 @@ def test_the_page_says_what_a_step_of_many_gpus_takes(scaling):
         count: scaling.MOCO.seconds(count) | {"L": 1 / gpu["trainings"]["MoCo v2"]["per_s"]} for count in waits
     }
     ratio = scaling.on_gpus(8, limits[8])[0] / scaling.on_gpus(64, limits[64])[0]
-    assert f"{round(ratio)} times" == "3 times" and "64 GPUs are three times as fast as 8" in text
+    assert f"{round(ratio)} times" == "4 times" and "64 GPUs are four times as fast as 8" in text
     assert f"again and again {gpu['heads_per_s']['bf16, the same batch']:,.0f}," in text
 
 
@@ -154,7 +154,7 @@ def test_calls_and_gradients_of_a_step_are_those_it_makes(scaling, monkeypatch):
         optimizer = contrast.make_optimizer(model, config)
         distributed.share_batch_norms(model)
         contrast.train_epoch(model, [(x, y)], optimizer, contrast.Schedule(optimizer, config))
-        assert processes.calls == pytest.approx(told.calls, abs=4)
+        assert processes.calls == told.calls
         trained = sum(4 * parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         assert trained == pytest.approx(told.gradients, rel=0.01)
 
@@ -187,7 +187,7 @@ def test_the_slowest_limit_binds_and_communication_comes_after_it(scaling):
 
 def by_hand(scaling):
     """Jobs of a GPU that does everything a thousand times, and a core everything a hundred times, a second."""
-    host = dict.fromkeys(["RGB stretch", "random view", "normalised spectrum", "degraded spectrum"], 1e3)
+    host = dict.fromkeys(["random view", "normalised spectrum", "degraded spectrum"], 1e3)
     names = ["Image encoder, published, bf16", "Spectrum encoder, published, bf16", "Training step, bf16"]
     training = {"per_s": 500.0, "per_s_same_batch": 1e3}
     gpu = {
@@ -206,7 +206,7 @@ def test_embedding_images_by_hand(scaling):
     """3.5 GB/s read 138,624 bytes in 39.6 microseconds; of a pair of 200,872 that is 69 % of what is copied."""
     found = by_hand(scaling)
     job = found["Embed images"]
-    assert job.core == pytest.approx(1 / 100 + 1 / 1000)
+    assert job.core == pytest.approx(1 / 100)
     assert job.limits(64) == pytest.approx({"G": 500e-6, "H": 69.0e-6, "N": 39.6e-6}, rel=1e-3)
     assert found["Embed both, small towers, fp32"].core == 6e-3
     assert scaling.duration(90) == "1.5 min" and scaling.duration(7200) == "2 h" and scaling.duration(5) == "5 s"
@@ -214,11 +214,11 @@ def test_embedding_images_by_hand(scaling):
 
 def test_training_heads_by_hand(scaling):
     """80 epochs at 100,000 pairs/s take 800 microseconds. 36.8 MB of gradients, and three times 2 x 4096 vectors of
-    512 bytes, pass at 25 GB/s in 1.98 ms; with 19 calls of 50 microseconds that is 2.93 ms for 512 pairs."""
+    512 bytes, pass at 25 GB/s in 1.98 ms; with 7 calls of 50 microseconds that is 2.33 ms for 512 pairs."""
     limits = by_hand(scaling)["Train heads, 80 epochs"].limits(8)
     assert limits["L"] == pytest.approx(800e-6) and limits["G"] == pytest.approx(400e-6)
     assert limits["N"] == pytest.approx(80 * 23_040 / 3.5e9)
-    assert limits["C"] == pytest.approx(80 * 2.925e-3 / 512, rel=1e-3)
+    assert limits["C"] == pytest.approx(80 * 2.325e-3 / 512, rel=1e-3)
 
 
 def test_mocos_batch_is_no_larger_than_its_queue(scaling):

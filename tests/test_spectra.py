@@ -158,6 +158,26 @@ def test_one_spectrum_in_four_has_spikes():
     assert 0.4 < (out[far] > 0).float().mean() < 0.6 and 29 < (out * ivar.sqrt()).abs().max() < 30.01
 
 
+def test_of_two_spikes_in_one_bin_the_later_one_counts():
+    """In the order in which they were drawn, which a GPU would not keep by itself."""
+    generator, drawn = torch.Generator().manual_seed(0), []
+
+    def uniform(k):
+        drawn.append(torch.rand(400, k, generator=generator))
+        return drawn[-1]
+
+    found = spectra._spikes(uniform, 1000)
+    struck, few, many, height, down, place = drawn
+    expected, twice = torch.zeros(400, 1000), 0
+    for i in range(400):
+        for j in range(10):
+            bin_ = int(1000 * place[i, j])
+            hit = struck[i] < 0.25 and few[i, j] < many[i]
+            twice += bool(expected[i, bin_])
+            expected[i, bin_] = (5 + 25 * height[i, j]) * (-1 if down[i, j] < 0.5 else 1) if hit else 0
+    assert twice > 3 and torch.equal(found, expected)
+
+
 def test_noise_is_added_until_the_signal_is_one_sigma():
     """However bright a galaxy is, some of its views are as noisy as the faintest; those that are get no noisier."""
     flux = torch.cat([torch.full((400, 7781), signal) for signal in (20.0, 0.5)])

@@ -218,8 +218,8 @@ def central_views(pairs, rows):
 @torch.inference_mode()
 def embed(heads, features, pairs, split):
     """Embeddings of every galaxy from view 0 of its cached features, in eval mode: two calls, the same bytes."""
-    heads.eval()
-    device = next(heads.parameters()).device
+    device = pick_device()
+    heads.to(device).eval()
     parts = []
     for start in range(0, len(split), 4096):
         x, y = view_zero(features, np.arange(start, min(start + 4096, len(split))))
@@ -236,7 +236,8 @@ def save_towers(folder, image_encoder, spectrum_encoder, heads, **provenance):
     save_encoder(spectrum_encoder, folder / "spectrum_encoder.pt", **provenance)
     dimension = heads.tower_a[-1].out_features
     of = [fingerprint_of(encoder) for encoder in (image_encoder, spectrum_encoder)]
-    content = {"dimension": dimension, "state": heads.state_dict(), "encoders": of}
+    state = {name: value.cpu() for name, value in heads.state_dict().items()}
+    content = {"dimension": dimension, "state": state, "encoders": of}
     save_checkpoint(content, folder / "heads.pt")
 
 

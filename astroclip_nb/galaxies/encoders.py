@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..device import constant
 from ..errors import InputError
 from ..torchvision_cpu import import_torchvision
 from . import images
@@ -25,6 +26,8 @@ from .pairs import WAVELENGTH
 # faint light is linear and bright light logarithmic, which keeps colours and magnitudes within easy reach.
 SOFTENING = (0.006, 0.009, 0.023)
 RESNETS = ("resnet10", "resnet18", "resnet34", "resnet50")
+
+AT_ONCE = 64  # spectra whose `attention` is asked for; at the published width each takes 7 MB
 
 PUBLISHED_IMAGE = {"architecture": "resnet50", "stretch": "rgb", "binning": 1}
 PUBLISHED_SPECTRUM = {"filters": (128, 256, 512), "binning": 1, "attended_wavelengths": False}
@@ -65,7 +68,7 @@ class FirstConvolution(nn.Conv2d):
 
 def arcsinh_stretch(crops):
     """Per-band arcsinh of nanomaggies/pixel in units of ``SOFTENING``; (N, 3, S, S) float32."""
-    softening = torch.tensor(SOFTENING, device=crops.device)[:, None, None]
+    softening = constant(SOFTENING, crops.device)[:, None, None]
     return torch.asinh(crops.float() / softening) / 2
 
 
@@ -190,7 +193,8 @@ class SpectrumEncoder(nn.Module):
         if not self.attended_wavelengths:
             return features
         position = torch.linspace(-2, 2, attention.shape[-1], device=attention.device)  # the spectrum's span
-        return torch.cat([features, attention @ position], 1)
+        with in_float32(attention.device):  # in bfloat16 the wavelengths themselves would be rounded, by 2 Å
+            return torch.cat([features, attention @ position], 1)
 
     def _attend(self, spectra):
         """Values and attention (N, C, L') float32, the attention of each channel with the sum 1."""
@@ -203,7 +207,8 @@ class SpectrumEncoder(nn.Module):
     def attention(self, spectra):
         """Where it looks: wavelengths (L',) in Angstrom and, of each spectrum, the mean attention of all channels
         to them, (N, L') with the sum 1."""
-        weights = self._attend(spectra.to(next(self.parameters()).device))[1].mean(1)
+        device = next(self.parameters()).device
+        weights = torch.cat([self._attend(some.to(device))[1].mean(1) for some in spectra.split(AT_ONCE)])
         step = self.net.pool1.kernel_size * self.net.pool2.kernel_size * self.binning  # bins per attended place
         first = (self.binning - 1) / 2
         place = first + step * np.arange(weights.shape[1])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..device import draw, noise
+from ..device import bring, constant, draw, noise
 from ..errors import InputError
 from .pairs import BANDS, EXTINCTION
 
@@ -52,7 +52,7 @@ def rgb_tensor(images):
 
 def _rgb(images):
     """What ``rgb_tensor`` does, by PyTorch on any device."""
-    scales = torch.tensor(RGB_SCALES, device=images.device)[:, None, None]
+    scales = constant(RGB_SCALES, images.device)[:, None, None]
     scaled = (images.float() * scales + RGB_OFFSET).clamp(min=0)
     mean = scaled.mean(1, keepdim=True)
     mean = torch.where(mean > 0, mean, 1e-6)
@@ -122,7 +122,7 @@ def random_views(images, generator, *, jitter=0, size_scale=(1.0, 1.0), size=CRO
         "scale": uniform(*size_scale),
         "shift": uniform(-jitter, jitter, 2),
     }
-    return resample(images, **{name: value.to(images.device) for name, value in draws.items()}, size=size)
+    return resample(images, **{name: bring(value, images.device) for name, value in draws.items()}, size=size)
 
 
 def _lognormal(fits, n, generator):
@@ -144,13 +144,13 @@ def redden(images, generator):
     """Replace one Milky Way reddening by another, drawn from the survey's distribution."""
     change = _lognormal(EBV, len(images), generator) - _lognormal(EBV, len(images), generator)
     factor = 10 ** (-0.4 * torch.tensor([EXTINCTION[band] for band in BANDS]) * change)
-    return images * factor[:, :, None, None].to(images.device)
+    return images * bring(factor[:, :, None, None], images.device)
 
 
 def blur(images, generator, radius=6):
     """Bring each band to the seeing of another night: separable Gaussians, one width per image and band."""
     n, bands, size, _ = images.shape
-    sigma = _missing(PSF_SIGMA, n, generator).reshape(-1, 1).to(images.device).clamp(min=1e-3)
+    sigma = bring(_missing(PSF_SIGMA, n, generator).reshape(-1, 1), images.device).clamp(min=1e-3)
     offsets = torch.arange(-radius, radius + 1, device=images.device)
     kernel = torch.exp(-0.5 * (offsets / sigma).square())
     kernel = (kernel / kernel.sum(1, keepdim=True)).to(images.dtype)
@@ -161,7 +161,7 @@ def blur(images, generator, radius=6):
 
 def add_noise(images, generator):
     """Bring each band to the depth of another exposure by adding Gaussian pixel noise."""
-    sigma = _missing(NOISE, len(images), generator)[:, :, None, None].to(images.device)
+    sigma = bring(_missing(NOISE, len(images), generator)[:, :, None, None], images.device)
     return images + noise(images.shape, images.device, generator) * sigma
 
 

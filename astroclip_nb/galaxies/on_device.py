@@ -6,7 +6,7 @@ A GPU trains on galaxies faster than a thread reads them from a file, even from 
 import numpy as np
 import torch
 
-from ..device import is_cuda, memory_left, pick_device, wait_for
+from ..device import bring, is_cuda, memory_left, pick_device, wait_for
 from . import spectra
 from .hdf5 import row_numbers
 
@@ -29,7 +29,7 @@ def _read(pairs, name, rows):
     device, held = pick_device(), pairs.on_device.get(name)
     if held is None:
         return torch.from_numpy(pairs.read(name, rows)).to(device).float()
-    return held[torch.from_numpy(row_numbers(rows, pairs.file[name])).to(device)].float()
+    return held[bring(torch.from_numpy(row_numbers(rows, pairs.file[name])), device)].float()
 
 
 def hold(pairs, *names):

@@ -152,7 +152,7 @@ def autoencoder_inputs(spectrum, ivar, redshift):
 def autoencoder_batches(pairs, rows, batch_size, seed=0):
     """batches(epoch) of autoencoder inputs for the spectra at ``rows``."""
     size = batch_size_for(rows, batch_size)
-    redshift = torch.from_numpy(pairs.catalogue["redshift"]).to(pick_device()).float()
+    redshift = torch.from_numpy(pairs.catalogue["redshift"]).float().to(pick_device())
 
     def batches(epoch):
         on_device.hold(pairs, "spectrum", "ivar")

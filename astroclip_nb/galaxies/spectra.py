@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..device import draw, draw_one, noise
+from ..device import bring, draw, draw_one, noise
 
 UNOBSERVED = "has no two valid bins that differ"
 CLIP = 10.0  # standard deviations; sky residuals and cosmic rays beyond tell nothing about a galaxy
@@ -130,10 +130,10 @@ def degrade(spectrum, ivar, generator):
     device = spectrum.device  # the generator is one of the CPU
 
     def normal(*shape):
-        return draw(torch.randn, (n, *shape), generator).to(device)
+        return bring(draw(torch.randn, (n, *shape), generator), device)
 
     def uniform(*shape):
-        return draw(torch.rand, (n, *shape), generator).to(device)
+        return bring(draw(torch.rand, (n, *shape), generator), device)
 
     ivar = torch.where(valid(spectrum, ivar), ivar, 0.0).float()
     sigma = torch.where(ivar > 0, ivar, torch.inf).rsqrt()
@@ -168,7 +168,7 @@ def _smoothed(added, widths):
     """Noise (N, L) averaged over ``widths`` (N,) bins, a tensor of the CPU; of equal variance but at the ends."""
     smoothed = torch.empty_like(added)
     for width in widths.unique().tolist():
-        rows = (widths == width).nonzero()[:, 0].to(added.device)
+        rows = bring((widths == width).nonzero()[:, 0], added.device)
         smoothed[rows] = F.avg_pool1d(added[rows, None], width, 1, width // 2)[:, 0] * width**0.5
     return smoothed
 
@@ -182,4 +182,6 @@ def _spikes(uniform, length):
     hit = (uniform(1) < 0.25) & (uniform(most) < uniform(1))
     height = (5 + 25 * uniform(most)) * torch.where(uniform(most) < 0.5, -1, 1)
     place = (length * uniform(most)).long().clamp(max=length - 1)
-    return torch.zeros(len(place), length, device=place.device).scatter_(1, place, torch.where(hit, height, 0.0))
+    again = (place[:, :, None] == place[:, None]).triu(1).any(2)  # a later one takes the bin, on any device
+    height = torch.where(hit & ~again, height, 0.0)
+    return torch.zeros(len(place), length, device=place.device).scatter_add_(1, place, height)

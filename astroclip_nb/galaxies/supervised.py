@@ -39,10 +39,12 @@ def image_reader(pairs):
     flipped at random.
     """
 
+    on_device.hold(pairs, "image")
+
     def read(rows, generator=None):
         images = on_device.read_images(pairs, rows)
         images = central_crop(images) if generator is None else random_views(images, generator)
-        return rgb_tensor(F.avg_pool2d(images, 3)).float()
+        return rgb_tensor(F.avg_pool2d(images, 3))
 
     return read
 
@@ -52,6 +54,8 @@ def spectrum_reader(pairs):
 
     1.6 Angstrom are still finer than a galaxy's lines, and the network takes half the time.
     """
+
+    on_device.hold(pairs, "spectrum", "ivar")
 
     def read(rows, generator=None):
         return F.avg_pool1d(normalise(*on_device.read_spectra(pairs, rows))[:, None], 2)[:, 0]

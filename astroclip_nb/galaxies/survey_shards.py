@@ -84,7 +84,6 @@ class Towers:
     encoders: dict
     heads: dict
     dimension: int
-    fingerprint: str
 
 
 @functools.lru_cache(maxsize=1)
@@ -98,7 +97,6 @@ def _open_towers(folder, fingerprint, precision):
         {side: fast(e.to(device).eval(), precision) for side, e in zip(SIDES, encoders, strict=True)},
         {"image": heads.to(device).tower_a, "spectrum": heads.tower_b},
         heads.tower_a[-1].out_features,
-        fingerprint,
     )
 
 
