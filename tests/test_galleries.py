@@ -139,6 +139,14 @@ def test_islands_with_one_cluster_only_noise_or_too_many(galaxies, labels):
     assert ("(4 small ones: crosses)" in said(figure)) == (len(np.unique(labels)) == 12)
 
 
+def test_the_island_of_artefacts_is_shown_however_small(galaxies):
+    labels = np.arange(N) % 11
+    labels[-3:], points = 11, np.random.default_rng(0).normal(size=(N, 2))
+    for artefact, shown in ((labels == 11, True), (None, False)):
+        figure = galleries.islands(points, labels, galaxies["image"].__getitem__, artefact)
+        assert ("cluster 11\nn = 3\n100% artefacts" in said(figure)) == shown
+
+
 def test_a_small_island_is_ringed_numbered_and_shown_whole(galaxies):
     points = np.random.default_rng(0).uniform(size=(N, 2))
     labels = np.zeros(N, int)

@@ -266,6 +266,9 @@ def test_what_else_the_results_say_is_of_the_kept_runs():
     odd, best = structure["outliers_features"], max(structure["silhouette"].values())
     assert f"finds {structure['dbscan_clusters']} clusters" in text
     assert structure["islands"]["all_islands"]["purity"] < structure["islands"]["chance"]["purity"]
+    island = structure["islands_features"]["islands"][0]
+    assert f"{island['purity']:.0%} of one island of {island['n']} galaxies are artefacts, a fifth of all" in text
+    assert island["label"] == structure["islands_features"]["best"] and round(island["completeness"], 2) == 0.2
     assert (
         f"of {odd['total']} images with an artefact, {odd['found']} are among the {odd['n']} most isolated" in text
     )

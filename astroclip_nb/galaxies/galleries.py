@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from ..figstyle import COLOURS, GROUP_COLOURS, NOISE_COLOUR, PAGE_WIDTH, SMALL
+from . import structure
 from .figures import name_rings, rings, umap_axis
 from .images import central_crop, rgb
-from .structure import outlier_recall, small_islands
 
 GAP = 0.05  # white space between tiles, as a share of a tile
 
@@ -124,7 +124,7 @@ def outliers(images, isolation, artefact, percent=1.0, most=40, columns=10):
     """
     known = artefact is not None
     artefact = np.asarray(artefact).astype(str) if known else np.full(len(isolation), "")
-    counted = outlier_recall(isolation, artefact != "", percent)
+    counted = structure.outlier_recall(isolation, artefact != "", percent)
     shown = np.argsort(-isolation, kind="stable")[: min(counted["n"], most)]
     title = f"The most isolated {counted['n']:,} of {len(artefact):,} galaxies"
     if known:
@@ -194,14 +194,15 @@ def cluster_images(labels, images, per_group=8, most=12, artefact=None, seed=0):
     return figure
 
 
-def islands(points, labels, images, columns=5, most=8, also=(), artefact=None, seed=0):
+def islands(points, labels, images, artefact=None, columns=5, most=8, seed=0):
     """DBSCAN's groups on a UMAP plane, and galaxies of each beside it (Figure 12).
 
     points : (N, 2) UMAP coordinates; labels : (N,) int, -1 for noise. Shown are the ``most`` largest clusters
-    and the small ones named in ``also`` (the island of artefacts), small islands ringed and numbered; all others
+    and the island that singles out artefacts best, if any does; small islands are ringed and numbered. All others
     are drawn as crosses, which the title then says. artefact : as in `cluster_images`.
     """
-    groups = group_order(labels, most, also)
+    best = None if artefact is None else structure.islands(labels, artefact)["best"]
+    groups = group_order(labels, most, also=[best])
     n_clusters = len(np.unique(labels[labels >= 0]))
     lines = max(1, 6 // len(groups))
     figure, (left, right) = plt.subplots(
@@ -215,7 +216,7 @@ def islands(points, labels, images, columns=5, most=8, also=(), artefact=None, s
     left.scatter(
         *points[~np.isin(labels, groups)].T, s=3 * size, marker="x", color="black", lw=0.8, rasterized=True
     )
-    colours, small = group_colours(groups), small_islands(labels)
+    colours, small = group_colours(groups), structure.small_islands(labels)
     for group, colour in colours.items():
         left.scatter(*points[labels == group].T, s=size, color=colour, lw=0, rasterized=True)
     outlines = rings(left, {group: points[labels == group] for group in groups if group in small}, colours)
