@@ -137,6 +137,23 @@ def test_speed_is_the_measured_one(column, file):
         assert row(start, SPEED)[column] == " / ".join(values), start
 
 
+@pytest.mark.parametrize("column, file", [(0, "results"), (1, "results_amx")])
+def test_the_pieces_of_the_whole_job_are_the_measured_ones(column, file):
+    job = json.loads((REPOSITORY / "benchmarks" / f"{file}.json").read_text())["whole_job_core_hours"]
+    plain, fast = job["plain"], job["fast"]
+    pieces = {
+        "| plain: training": [f"{plain[name]:.1f}" for name in ("training", "validation")],
+        "| here: reading": [f"{fast[name]:.3f}" for name in ("read", "make views")],
+        "| here: encoding": [f"{fast[name]:.2f}" for name in ("encode images", "encode spectra")],
+        "| here: training heads": [f"{fast[name]:.2f}" for name in ("train heads", "validate")],
+    }
+    for start, values in pieces.items():
+        assert row(start, SPEED)[column] == " / ".join(values), start
+    assert sum(plain.values()) / sum(fast.values()) == pytest.approx(job["ratio"])
+    assert f"reading {job['disk_gb']['read']:.0f} GB of pairs" in SPEED
+    assert f"on {job['disk_gb']['written']:.1f} GB of features" in SPEED
+
+
 def speeds(results):
     """{beginning of a row: the ratios told in it} of what `benchmarks.bench` wrote."""
     ratio = {measured["what"]: f"{measured['ratio']:.2g}" for measured in results["rows"]}
@@ -280,4 +297,4 @@ def test_what_else_the_results_say_is_of_the_kept_runs():
 def test_the_readmes_speeds_are_rows_of_the_page_of_speeds():
     start = README.index("| | EPYC | Xeon |")
     lines = README[start : README.index("\n\n", start)].splitlines()
-    assert len(lines) == 8 and set(lines) <= set(SPEED.splitlines())
+    assert len(lines) == 9 and set(lines) <= set(SPEED.splitlines())

@@ -57,7 +57,7 @@ def framework(image=None, spectrum=None, cosines=None, finetune=False, dimension
     fate, colour_of_fate = FATES[finetune]
     figure, axis = canvas(3.1, (100, 45))
     for y, name, encoder in (
-        (33, "image", "image encoder\nResNet, MoCo v2"),
+        (33, "image", "image encoder\nResNet"),
         (12, "spectrum", "spectrum encoder\nSpender"),
     ):
         colour = COLOURS[name]

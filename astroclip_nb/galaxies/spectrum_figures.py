@@ -14,7 +14,8 @@ from .galleries import group_colours, group_order, mosaic, thumbnails
 from .pairs import WAVELENGTH
 
 MOST_DRAWN = 10  # real galaxies, one below the other on a page; a DESI file holds up to 500
-HIGHEST = 2.2  # of stacked spectra, in units of their scale: lines may rise over the spectra above, not over all
+HIGHEST = 2.0  # of stacked spectra, in units of their scale: lines may rise over the spectra above, not over all
+APART = 0.7  # of their scale, two spectra of a stack
 TALLEST = 5  # of a single spectrum, in units of its range from percentile 1 to 99.7; or one spike squeezes the rest
 EDGE = 100  # pixels at each end, where few photons or half a line make spikes
 STEP = 4  # pixels between drawn points; smoothed spectra hold nothing finer
@@ -71,17 +72,18 @@ def mark_lines(axis, redshift=0.0, spacing=0.021, height=1.0):
 def draw_stack(axis, flux, redshift, similarity, colour):
     """Spectra (K + 1, 7781) scaled and stacked, the first on top in black; their numbers at the right."""
     n_nearest = len(flux) - 1
+    top = APART * n_nearest
     flux = flux / np.nanpercentile(flux[:, 1000:], 98, axis=1, keepdims=True)
     for k in range(len(flux)):
-        offset = n_nearest - k
-        trace = np.clip(flux[k], -0.7, HIGHEST) + offset
+        offset = APART * (n_nearest - k)
+        trace = np.clip(flux[k], -0.1, HIGHEST) + offset
         axis.plot(WAVELENGTH[::STEP], trace[::STEP], color=colour if k else "black", lw=0.6)
         said = f"{similarity[k - 1]:.3f}" if k else "query"
         axis.text(9980, offset + 0.6, f"{redshift[k]:.3f}", size=SMALL, va="center")
         axis.text(11080, offset + 0.6, said, size=SMALL, va="center")
-    axis.text(9980, n_nearest + 1.4, "$z$", size=SMALL, va="center")
-    axis.text(11080, n_nearest + 1.4, "cosine", size=SMALL, va="center")
-    axis.set(xlim=(3600, 12200), ylim=(-0.75, n_nearest + 4.2), yticks=[], xticks=[4000, 6000, 8000])
+    axis.text(9980, top + 0.6 + APART, "$z$", size=SMALL, va="center")
+    axis.text(11080, top + 0.6 + APART, "cosine", size=SMALL, va="center")
+    axis.set(xlim=(3600, 12200), ylim=(-0.2, top + 3.7), yticks=[], xticks=[4000, 6000, 8000])
     axis.spines["left"].set_visible(False)
     axis.spines["bottom"].set_bounds(WAVELENGTH[0], WAVELENGTH[-1])
 
@@ -105,11 +107,10 @@ def spectrum_retrieval(answers, spectra, images, redshift, ivar=None):
         colour = COLOURS.get(title.split()[-1], CYCLE[0])
         for axis, query, close, nearest in zip(axis_row, queries, similarity, index, strict=True):
             rows = np.array([query, *nearest])
-            flux = smooth(spectra(rows), None if ivar is None else ivar(rows), sigma=6)
+            flux = smooth(spectra(rows), None if ivar is None else ivar(rows), sigma=9)
             draw_stack(axis, flux, redshift[rows], close, colour)
-            mark_lines(
-                axis, redshift[query], spacing=0.031, height=(n_nearest + HIGHEST + 0.85) / (n_nearest + 4.95)
-            )
+            height = (APART * n_nearest + HIGHEST + 0.3) / (APART * n_nearest + 3.9)
+            mark_lines(axis, redshift[query], spacing=0.031, height=height)
             axis.set_title(title)
             inset = axis.inset_axes([0.84, 0.8, 0.16, 0.25])
             inset.imshow(thumbnails(images, rows[:1])[0])
