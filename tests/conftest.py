@@ -2,7 +2,8 @@
 
 import os
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared was made on the CPU; ``benchmarks.gpu`` is for GPUs
+if "ASTROCLIP_TEST_GPU" not in os.environ:  # what is compared was made on the CPU, but for ``test_gpu.py``
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 from pathlib import Path
 

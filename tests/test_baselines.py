@@ -182,6 +182,18 @@ def test_linear_contrastive_embeddings_are_scored_as_any_other(catalogue_of_feat
     assert retrieved["image_to_spectrum"]["recall@10"] > 5 * retrieved["chance"]["recall@10"]
 
 
+def test_how_far_off_a_blend_is_does_not_matter_to_the_linear_baseline(catalogue_of_features):
+    """The first galaxy of the test split; beyond the clip its squares would rule its embedding."""
+    image, spectrum, split, catalogue = catalogue_of_features
+    found = []
+    for far in (1e2, 1e4):
+        blended = image.copy()
+        blended[0] = far * np.sign(image[0])
+        found.append(baselines.linear_contrastive(blended, spectrum, np.arange(len(split)), split, catalogue).image)
+    assert split[0] == "test"
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.fixture
 def changed(catalogue_of_features):
     """The same galaxies, but for every other one of the test split, which is another; and those that stay."""

@@ -121,6 +121,19 @@ def test_masked_bins_change_nothing_and_missing_arms_still_fit():
     assert np.abs(pull).max() < 4.5
 
 
+def test_a_bin_far_off_that_no_mask_tells_changes_nothing():
+    """As in what networks see, where it is clipped; it is taken for masked."""
+    _, flux, ivar, redshift, amplitude = observe(6, 7)
+    struck, masked = flux.copy(), ivar.copy()
+    place = 700 + 900 * np.arange(6)
+    struck[np.arange(6), place] += 1e4 / np.sqrt(ivar[np.arange(6), place])
+    masked[np.arange(6), place] = 0
+    found = template_fit.fit_redshifts(on_bins(), struck, ivar)
+    np.testing.assert_array_equal(found, template_fit.fit_redshifts(on_bins(), flux, masked))
+    pull = (np.log1p(found) - np.log1p(redshift)) / least_error(ivar, redshift, amplitude)
+    assert np.abs(pull).max() < 4.5
+
+
 def test_spectra_are_fitted_one_by_one():
     _, flux, ivar, *_ = observe(21, 5)
     order = np.random.default_rng(0).permutation(21)

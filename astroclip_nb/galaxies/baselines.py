@@ -28,7 +28,7 @@ FEATURES = (
 )
 _MAGNITUDES = ("mag_r_1.5", "mag_r_3", "mag_r_8")
 PHOTOMETRY = [i for i, name in enumerate(FEATURES) if name in _MAGNITUDES or "-" in name]
-CURVED = ("mag_r_3", "mag_r_8", "g-r_1.5", "r-z_1.5", "g-r_8", "r-z_8", "concentration_r", "log_size")
+CLIPPED = 5.0  # standard deviations of an image feature; beyond are blends and artefacts, whose squares would rule
 
 
 def asinh_magnitude(flux, softening):
@@ -217,11 +217,12 @@ class CanonicalCorrelations:
     correlations: np.ndarray
 
 
-def canonical_correlations(x, y, n_components=16, regularisation=1e-2):
+def canonical_correlations(x, y, n_components=16, regularisation=1e-3):
     """Hotelling's canonical correlations of x (N, P) and y (N, Q): whiten both, then one SVD.
 
     ``regularisation`` is added to each variance as a share of it, which keeps near-constant directions from
-    fitting noise. Variates have unit variance where it is 0.
+    fitting noise; of 0.001, 0.01 and 0.1 the first has the best redshifts on validation galaxies, by all three
+    scores. Variates have unit variance where it is 0.
     """
     mean_x, mean_y = x.mean(0), y.mean(0)
     white_x, white_y = _whitening(x - mean_x, regularisation), _whitening(y - mean_y, regularisation)
@@ -243,16 +244,15 @@ def linear_contrastive(image_features, spectrum_features, targetid, split, catal
     """The linear contrastive baseline: `canonical_correlations` of the training split, as `Embeddings`.
 
     Each variate is weighted by its correlation, so that directions the two sides do not share do not count. A
-    constant component keeps lengths, which unit vectors would forget (and lifts all cosines). Products of
-    eight image features give the images the curvature that colours need. ``options`` as for
+    constant component keeps lengths, which unit vectors would forget (and lifts all cosines). Linear in the image
+    features and all their squares and products: colours want curvature. ``options`` as for
     `canonical_correlations`.
     """
     x, y = (np.asarray(features, np.float64) for features in (image_features, spectrum_features))
     train = split == "train"
-    chosen = [FEATURES.index(name) for name in CURVED]
-    scaled = standardised(x[:, chosen], train)
-    i, j = np.triu_indices(len(chosen))
-    x = np.concatenate([x, scaled[:, i] * scaled[:, j]], 1)
+    x = np.clip(standardised(x, train), -CLIPPED, CLIPPED)
+    i, j = np.triu_indices(x.shape[1])
+    x = np.concatenate([x, x[:, i] * x[:, j]], 1)
     cca = canonical_correlations(x[train], y[train], **options)
     image = (x - cca.mean_x) @ cca.projection_x * cca.correlations
     spectrum = (y - cca.mean_y) @ cca.projection_y * cca.correlations

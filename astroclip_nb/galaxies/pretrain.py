@@ -9,6 +9,7 @@ batch (``distributed.share_batch_norms``). A network might in a long training le
 """
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,8 +31,9 @@ QUEUE = 4096
 WEIGHT_DECAY = 1e-4  # of both pre-trainings
 N_LATENT = 10
 MAX_REDSHIFT = 0.8
-# Error allowed to the model itself, in standard deviations of the spectrum: without it the few brightest galaxies,
-# whose noise is far below what ten latents can describe, are all that the loss sees.
+# Error allowed to the model itself in each bin of 0.8 A, in standard deviations of the spectrum: without it the few
+# brightest galaxies, whose noise is far below what ten latents can describe, are all that the loss sees. It counts
+# as independent from bin to bin, and so is half of this where four are averaged.
 MODEL_ERROR = 0.1
 
 
@@ -188,9 +190,10 @@ def pretrain_images(
     encoder = ImageEncoder(resnet, binning=binning)
     batches, held_out = (moco_batches(pairs, rows, batch_size, seed, blur) for rows in (train, validation))
     steps = n_batches(train, batch_size)
+    config = contrast.cosine_config(epochs, steps, learning_rate, WEIGHT_DECAY, precision, seed)
     history = pretrain(
         share_batch_norms(MoCo(encoder)), batches, lambda: held_out(0),
-        contrast.cosine_config(epochs, steps, learning_rate, WEIGHT_DECAY, precision, seed), folder,
+        replace(config, keep_last=True), folder,  # losses against a queue that changes do not compare
         data_id=f"{pairs.fingerprint} {PREPROCESSING} {encoder.config} {batch_size} {blur}", label="MoCo v2",
     )  # fmt: skip
     return encoder, history

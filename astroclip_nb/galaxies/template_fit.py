@@ -11,7 +11,7 @@ import torch
 from scipy.fft import next_fast_len
 
 from ..errors import InputError
-from . import on_device
+from . import on_device, spectra
 from .pairs import WAVELENGTH
 from .resampling import STEP, overlap, valid
 
@@ -31,13 +31,21 @@ def rebinned(flux, ivar, shift=0.0, before=0):
 
     Returns sums of inverse variance and of inverse variance times flux, (N, before + OBSERVED) float64 each, 0
     where nothing is known. Each pixel gives every bin the share of its inverse variance that lies there, so that
-    chi-squared counts nothing twice. before : bins to the blue of the observed range.
+    chi-squared counts nothing twice. Pixels beyond `spectra.CLIP` standard deviations, which networks see clipped,
+    count for nothing here: sky residuals and cosmic rays. before : bins to the blue of the observed range.
     """
     edges = _EDGES[0] * np.exp(BIN * np.arange(-before, OBSERVED + 1) + shift)
     share = overlap(_EDGES, edges) / STEP
-    good = valid(flux, ivar)
+    good = valid(flux, ivar) & _near(flux, ivar)
     flux, ivar = (np.where(good, array, 0).astype(np.float64) for array in (flux, ivar))
     return (share @ ivar.T).T, (share @ (ivar * flux).T).T
+
+
+def _near(flux, ivar):
+    """Bins (N, 7781) that networks see as they are, not clipped by `spectra.normalise`: bool."""
+    flux, ivar = (torch.from_numpy(np.asarray(side, np.float32)) for side in (flux, ivar))
+    mean, sigma = spectra.moments(flux, spectra.valid(flux, ivar))
+    return ((flux - mean).abs() <= spectra.CLIP * sigma).numpy()
 
 
 def learn_templates(flux, ivar, redshift, n_components=N_COMPONENTS, iterations=ITERATIONS, seed=0):
