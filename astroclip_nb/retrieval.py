@@ -13,7 +13,7 @@ from .errors import InputError
 KS, PERCENTS = (1, 5, 10), (1, 5, 10)  # of recall, in places and in percent of all choices
 _SPARE = 8  # candidates fetched beyond k, for float64 rescoring to choose from
 _FLOAT32_ERROR = 4e-6  # bound on the error of a float32 product of unit vectors of a few thousand dimensions
-_BLOCK = 2**24  # float64 numbers held at a time, 128 MB
+_BLOCK = 2**24  # float64 numbers held at a time, 128 MB; on a GPU as many as a tile has
 _TILE, _TILE_OF_GPU = (256, 1024), (4096, 65536)  # queries and gallery vectors whose products are held: 1 MB, 1 GB
 _GROUP = 8  # gallery vectors of which only the best product is kept at first
 
@@ -119,7 +119,8 @@ def scanner(gallery, metric):
     @torch.inference_mode()
     @full_float32()  # the rescoring relies on the error of the products
     def scan(queries, width):
-        rows = int(np.clip(_BLOCK // min(width * _GROUP * length, n * length), 1, at_once))
+        each = width * _GROUP * length if width * _GROUP < n else n  # numbers that a query takes beside the tile
+        rows = int(np.clip(max(_BLOCK, at_once * tile) // each, 1, at_once))
         found = [best(some, width) for some in torch.from_numpy(queries).to(device).split(rows)]
         return tuple(torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
 

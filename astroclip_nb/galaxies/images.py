@@ -19,6 +19,7 @@ CROP = 96  # pixels a tower sees (Stein et al. 2021); a crop rotated by any angl
 UNOBSERVED = "is not finite, or zero everywhere"
 MAX_JITTER = 7  # pixels
 SIZE_SCALE = (0.9, 1.1)
+REACH = 6  # pixels that `blur` spreads light to, on each side
 
 # Lognormal fits (shape, location, scale; scipy's sense) in g, r, z over 43 million objects (Stein et al. 2021).
 NOISE = ((0.2265, -0.00067, 0.00376), (0.2431, -0.00237, 0.00674), (0.1335, -0.01434, 0.02608))  # nanomaggies
@@ -109,7 +110,7 @@ def _grid_sample(images, matrix, corner, size):
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def random_views(images, generator, *, jitter=0, size_scale=(1.0, 1.0), size=CROP):
+def random_views(images, generator, *, jitter=0, size_scale=(1.0, 1.0)):
     """Random rotation and flip of every image by itself, with optional jitter and size scale: (N, 3, 96, 96)."""
     n = len(images)
 
@@ -122,7 +123,7 @@ def random_views(images, generator, *, jitter=0, size_scale=(1.0, 1.0), size=CRO
         "scale": uniform(*size_scale),
         "shift": uniform(-jitter, jitter, 2),
     }
-    return resample(images, **{name: bring(value, images.device) for name, value in draws.items()}, size=size)
+    return resample(images, **{name: bring(value, images.device) for name, value in draws.items()})
 
 
 def _lognormal(fits, n, generator):
@@ -147,14 +148,14 @@ def redden(images, generator):
     return images * bring(factor[:, :, None, None], images.device)
 
 
-def blur(images, generator, radius=6):
+def blur(images, generator):
     """Bring each band to the seeing of another night: separable Gaussians, one width per image and band."""
     n, bands, size, _ = images.shape
     sigma = bring(_missing(PSF_SIGMA, n, generator).reshape(-1, 1), images.device).clamp(min=1e-3)
-    offsets = torch.arange(-radius, radius + 1, device=images.device)
+    offsets = torch.arange(-REACH, REACH + 1, device=images.device)
     kernel = torch.exp(-0.5 * (offsets / sigma).square())
     kernel = (kernel / kernel.sum(1, keepdim=True)).to(images.dtype)
-    stack = F.pad(images.reshape(1, n * bands, size, size), (radius,) * 4, mode="reflect")
+    stack = F.pad(images.reshape(1, n * bands, size, size), (REACH,) * 4, mode="reflect")
     stack = F.conv2d(stack, kernel[:, None, :, None], groups=n * bands)
     return F.conv2d(stack, kernel[:, None, None, :], groups=n * bands).view(n, bands, size, size)
 
@@ -168,8 +169,9 @@ def add_noise(images, generator):
 def survey_views(images, generator, *, with_blur=True):
     """The augmentations of Stein et al. 2021 for MoCo: (N, 3, S, S) to (N, 3, 96, 96) nanomaggies/pixel.
 
-    Reddening, rotation and flip, size scale, jitter of up to 7 pixels, blur and noise: each within what the
-    survey itself varies, so that two views differ as two observations of one galaxy do.
+    Reddening, blur and noise as the survey itself varies, and rotation and flip: two views differ as two
+    observations of one galaxy do. Beyond that its size changes by up to a tenth and its place by up to 7 pixels,
+    so that a view may reach beyond an image of 152 pixels, where it is 0.
     """
     views = redden(images, generator)
     views = random_views(views, generator, jitter=MAX_JITTER, size_scale=SIZE_SCALE)

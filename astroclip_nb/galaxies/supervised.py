@@ -1,4 +1,4 @@
-"""Supervised networks on the same galaxies and split: what labels would have given without contrastive training."""
+"""Supervised networks on the same galaxies and split: what small networks make of the labels in a few epochs."""
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from ..torchvision_cpu import import_torchvision
 from . import on_device
 from .features import PREPROCESSING
 from .images import central_crop, random_views, rgb_tensor
+from .pairs import WAVELENGTH
 from .properties import Prediction, labelled, scores
 from .spectra import normalise
 
@@ -20,8 +21,9 @@ def resnet18(outputs):
     return import_torchvision().models.resnet18(num_classes=outputs)
 
 
-def spectrum_cnn(outputs, length=7781 // 2):
+def spectrum_cnn(outputs):
     """Four convolutions over wavelength, kept in order by a dense layer, for `spectrum_reader`."""
+    length = len(WAVELENGTH) // 2
     layers, pooled = [], length
     for n_in, n_out, kernel in ((1, 16, 11), (16, 32, 5), (32, 64, 5), (64, 64, 5)):
         layers += [nn.Conv1d(n_in, n_out, kernel, padding=kernel // 2), nn.BatchNorm1d(n_out)]
