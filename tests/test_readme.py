@@ -235,6 +235,27 @@ def test_what_lifts_the_scores_is_that_of_the_kept_runs(name):
     assert kept["01_data"]["metrics"]["train"] == 7996
 
 
+def test_ablations_are_those_of_large():
+    found, text = kept_run("large")["12"]["variants"], " ".join(RESULTS.split())
+    recall = {name: f"{of['recall@10']:.1%}" for name, of in found.items()}
+    told = "{} with 1, {} with 2.74, {} with 15.5 as reported and {} learned"
+    scales = [f"logit scale {name}" for name in ("1", "2.74")] + ["as reported", "logit scale learned"]
+    assert len(found) == 16 and told.format(*[recall[name] for name in scales]) in text
+    plain = [f"{n} dimensions" for n in (32, 64, 256, 512)] + [
+        "batch of 128",
+        "batch of 2048",
+        "one view",
+        "two views",
+    ]
+    plain = sorted(recall[name] for name in plain)
+    assert f"or four): {plain[0]} to {plain[-1]}." in text
+    assert f"as often, has {recall['a third of the pairs']}, a tenth {recall['a tenth of the pairs']}." in text
+    images = {f"{of['redshift/image']['r2']:.2f}" for of in found.values()}
+    assert images == {"0.78", "0.79"} and "from images is 0.78 to 0.79 in all" in text
+    across = [found[name]["redshift/cross-modal"]["r2"] for name in ("logit scale 2.74", "as reported")]
+    assert "R² {:.2f} with 2.74, {:.2f} with 15.5.".format(*across) in text
+
+
 def test_sizes_are_the_kept_ones():
     kept = json.loads((REPOSITORY / "paper" / "results" / "sizes.json").read_text())["12_ablations"]
     for size in ("small towers", "published sizes"):
