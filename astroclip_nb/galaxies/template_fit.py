@@ -13,7 +13,7 @@ from scipy.fft import next_fast_len
 from ..errors import InputError
 from . import on_device, spectra
 from .pairs import WAVELENGTH
-from .resampling import STEP, overlap, valid
+from .resampling import STEP, overlap
 
 BIN = 1e-4  # in ln(wavelength), 30 km/s; bins of 60 km/s double the errors
 _EDGES = np.append(WAVELENGTH, WAVELENGTH[-1] + STEP) - STEP / 2
@@ -36,16 +36,17 @@ def rebinned(flux, ivar, shift=0.0, before=0):
     """
     edges = _EDGES[0] * np.exp(BIN * np.arange(-before, OBSERVED + 1) + shift)
     share = overlap(_EDGES, edges) / STEP
-    good = valid(flux, ivar) & _near(flux, ivar)
+    good = _shown(flux, ivar)
     flux, ivar = (np.where(good, array, 0).astype(np.float64) for array in (flux, ivar))
     return (share @ ivar.T).T, (share @ (ivar * flux).T).T
 
 
-def _near(flux, ivar):
-    """Bins (N, 7781) that networks see as they are, not clipped by `spectra.normalise`: bool."""
+def _shown(flux, ivar):
+    """Valid bins (N, 7781) that networks see as they are, not clipped by `spectra.normalise`: bool."""
     flux, ivar = (torch.from_numpy(np.asarray(side, np.float32)) for side in (flux, ivar))
-    mean, sigma = spectra.moments(flux, spectra.valid(flux, ivar))
-    return ((flux - mean).abs() <= spectra.CLIP * sigma).numpy()
+    known = spectra.valid(flux, ivar)
+    mean, sigma = spectra.moments(flux, known)
+    return (known & ((flux - mean).abs() <= spectra.CLIP * sigma)).numpy()
 
 
 def learn_templates(flux, ivar, redshift, n_components=N_COMPONENTS, iterations=ITERATIONS, seed=0):
